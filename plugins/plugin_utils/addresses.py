@@ -1,0 +1,43 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Numeric addresses and networks as a user writes them."""
+
+from __future__ import annotations
+
+import netaddr
+
+
+def parse_address(value):
+    """A numeric IPv4 or IPv6 address that one host can have.
+
+    Raises ValueError that says what the value is instead: a name, a wildcard, a network, multicast or link-local.
+    """
+    try:
+        address = netaddr.IPAddress(str(value), flags=netaddr.INET_PTON)
+    except (netaddr.AddrFormatError, ValueError):
+        raise ValueError("is not a numeric address") from None
+    if int(address) == 0:
+        raise ValueError("is a wildcard, it means every address of the node")
+    if address.is_multicast() or address.is_link_local() or str(address) == "255.255.255.255":
+        raise ValueError("is no address that one host has on a routed network")
+    return address
+
+
+def parse_network(value):
+    """A network in CIDR form without host bits; a bare address is the network of that address alone.
+
+    Raises ValueError that says what the value is instead, with the network that was probably meant.
+    """
+    try:
+        network = netaddr.IPNetwork(str(value))
+    except (netaddr.AddrFormatError, ValueError):
+        raise ValueError("is not a network in CIDR form") from None
+    if network.ip != network.network:
+        raise ValueError(f"has host bits set, the network is {network.cidr}")
+    if network.prefixlen == 0:
+        raise ValueError("is the whole Internet")
+    return network
+
+
+def is_loopback(address):
+    """Whether a ``netaddr.IPAddress`` is reachable on its own host only."""
+    return address.is_loopback()

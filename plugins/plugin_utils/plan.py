@@ -1,0 +1,332 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The plan: everything that is derived from an inventory. A pure function; its shape is in docs/architecture.md.
+
+Sources: the security page and the source of vLLM 0.11.0 and 0.32.0, MindSpore 2.7.1 and HCCL. Where a fact is not obvious from
+their documentation, it stands beside the line that uses it.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import (
+    ASCEND_ENGINES,
+    HCCL_PORTS,
+    MASTER_PORTS,
+    MINDSPORE_PORTS,
+    read_clusters,
+)
+
+VERSION = 1
+
+
+def build_plan(hosts, controller=None):
+    """The plan of all clusters in an inventory.
+
+    Arguments as for ``plan_input.read_clusters``; raises its PlanError. Linear in the number of nodes: whatever names many
+    nodes is a named set.
+    """
+    plan = {"version": VERSION, "clusters": {}, "nodes": {}}
+    for cluster in read_clusters(hosts, controller):
+        plan["clusters"][cluster.name] = {
+            "segments": {segment: [str(network) for network in networks] for segment, networks in cluster.networks.items()},
+            "sets": _sets(cluster),
+            "nodes": list(cluster.nodes),
+            "instances": {
+                instance.name: {"engine": instance.engine, "topology": instance.topology, "nodes": list(instance.nodes)}
+                for instance in cluster.instances
+            },
+        }
+        instances_of = {host: [] for host in cluster.nodes}
+        for instance in cluster.instances:
+            for rank, host in enumerate(instance.nodes):
+                instances_of[host].append((instance, rank))
+        for host, node in cluster.nodes.items():
+            plan["nodes"][host] = _plan_node(cluster, node, instances_of[host])
+    return plan
+
+
+def peers_set(instance_name):
+    """The name of the set with the internal addresses of an instance's nodes."""
+    return "peers_" + instance_name.replace("-", "_")
+
+
+def _sets(cluster):
+    sets = {
+        "administrators": [str(network) for network in cluster.administrators],
+        "clients": [str(network) for network in cluster.clients],
+        "monitors": [str(network) for network in cluster.monitors],
+    }
+    for instance in cluster.instances:
+        if instance.spans:
+            sets[peers_set(instance.name)] = [
+                str(address) for host in instance.nodes for address in cluster.nodes[host].addresses["internal"]
+            ]
+    return sets
+
+
+def _plan_node(cluster, node, members):
+    addresses = {segment: [str(address) for address in found] for segment, found in node.addresses.items()}
+    fixed = [ports for instance, rank in members for ports in _fixed_ports(instance, rank)]
+    reserved = [format_ports(ports) for ports in merge_ports(fixed)]
+    return {
+        "cluster": cluster.name,
+        "addresses": addresses,
+        "interfaces": dict(node.interfaces),
+        "ephemeral_ports": format_ports(cluster.ephemeral_ports),
+        "reserved_ports": reserved,
+        "sysctls": _sysctls(cluster, node, reserved),
+        "flows": _flows(cluster, node, addresses, members),
+        "egress": [_egress(cluster, instance, rank) for instance, rank in members],
+        "listeners": [listener for instance, rank in members for listener in _listeners(cluster, node, instance, rank)],
+        "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],
+    }
+
+
+def _bind_address(cluster, instance, segment):
+    """Where the head of an instance listens for the others; loopback where there are no others."""
+    if not instance.spans:
+        return "127.0.0.1"
+    return str(cluster.nodes[instance.nodes[0]].addresses[segment][0])
+
+
+def _api_address(cluster, instance):
+    return str(cluster.nodes[instance.nodes[0]].addresses["api"][0])
+
+
+def _engine_ports(instance):
+    """Port ranges that an engine uses on every node beside what vLLM is told; neither can be moved by a flag of vLLM."""
+    ranges = []
+    if instance.engine == "vllm_mindspore":
+        ranges.append((MINDSPORE_PORTS, "MindSpore host collectives"))
+    if instance.engine in ASCEND_ENGINES:
+        ranges.append((HCCL_PORTS, "HCCL host bootstrap"))
+    return ranges
+
+
+def _fixed_ports(instance, rank):
+    """Port ranges on a node that the kernel must never hand out as ephemeral ones."""
+    ranges = [ports for ports, _what in _engine_ports(instance)]
+    if rank == 0:
+        ranges.append((instance.api_port, instance.api_port))
+    if instance.rpc_port is not None:
+        ranges.append((instance.rpc_port, instance.rpc_port))
+        ranges.append((instance.master_port, instance.master_port + MASTER_PORTS - 1))
+    return ranges
+
+
+def _sysctls(cluster, node, reserved):
+    first, last = cluster.ephemeral_ports
+    sysctls = {
+        # No flag of vLLM 0.11 to 0.33 pins the ports of the data-parallel sockets; this does.
+        "net.ipv4.ip_local_port_range": f"{first}\t{last}",
+        "net.ipv4.ip_local_reserved_ports": ",".join(reserved),
+        "net.ipv4.icmp_echo_ignore_broadcasts": "1",
+        "net.ipv4.icmp_ignore_bogus_error_responses": "1",
+        "net.ipv4.tcp_syncookies": "1",
+        "net.ipv4.conf.*.accept_redirects": "0",
+        "net.ipv4.conf.*.secure_redirects": "0",
+        "net.ipv4.conf.*.send_redirects": "0",
+        "net.ipv4.conf.*.accept_source_route": "0",
+        "net.ipv6.conf.*.accept_redirects": "0",
+        "net.ipv6.conf.*.accept_source_route": "0",
+    }
+    if not cluster.forwarding:
+        sysctls["net.ipv4.ip_forward"] = "0"
+        sysctls["net.ipv6.conf.all.forwarding"] = "0"
+    # The strong host model on the node's own interfaces only: a container network beside them keeps what it needs. The
+    # slash form of a key takes interface names with dots (sysctl.d(5)).
+    for interface in sorted(set(node.interfaces.values())):
+        prefix = f"net/ipv4/conf/{interface}/" if "." in interface else f"net.ipv4.conf.{interface}."
+        sysctls[prefix + "arp_ignore"] = "1"
+        sysctls[prefix + "arp_announce"] = "2"
+        sysctls[prefix + "rp_filter"] = "1"
+    return sysctls
+
+
+def _flow(node, name, sources, destinations, segment, ports, reason):
+    return {
+        "name": name,
+        "sources": sources,
+        "destinations": destinations,
+        "interface": node.interfaces.get(segment),
+        "segment": segment,
+        "protocol": "tcp",
+        "ports": ports,
+        "reason": reason,
+    }
+
+
+def _internal_ports(cluster, instance, rank):
+    """What peers may open on one node. "Open only the listed ports" would hang a cluster without an error: beside the handshake,
+    every data-parallel socket is an ephemeral one, on the head and, for collectives, on each node."""
+    ranges = [cluster.ephemeral_ports] + [ports for ports, _what in _engine_ports(instance)]
+    if rank == 0:
+        ranges.append((instance.rpc_port, instance.rpc_port))
+    return [format_ports(ports) for ports in merge_ports(ranges)]
+
+
+def _flows(cluster, node, addresses, members):
+    flows = [
+        _flow(
+            node,
+            "ssh",
+            ["@administrators"],
+            addresses["management"],
+            "management",
+            [format_ports((cluster.ssh_port, cluster.ssh_port))],
+            "administration over SSH",
+        )
+    ]
+    for instance, rank in members:
+        if rank == 0:
+            flows.append(
+                _flow(
+                    node,
+                    f"{instance.name}-api",
+                    ["@clients"],
+                    [_api_address(cluster, instance)],
+                    "api",
+                    [str(instance.api_port)],
+                    f"API of {instance.name}",
+                )
+            )
+        if instance.spans:
+            flows.append(
+                _flow(
+                    node,
+                    f"{instance.name}-internal",
+                    ["@" + peers_set(instance.name)],
+                    addresses["internal"],
+                    "internal",
+                    _internal_ports(cluster, instance, rank),
+                    f"traffic between the nodes of {instance.name}",
+                )
+            )
+    return flows
+
+
+def _user(instance):
+    return f"vllm-{instance.name}"
+
+
+def _egress(cluster, instance, rank):
+    """What the user of an instance may open to others; nothing leaves an instance that stays on one node."""
+    ports = []
+    if instance.spans:
+        ranges = [cluster.ephemeral_ports] + [ports for ports, _what in _engine_ports(instance)]
+        ranges.append((instance.rpc_port, instance.rpc_port))
+        ports = [format_ports(ports) for ports in merge_ports(ranges)]
+    return {
+        "name": f"{instance.name}-peers",
+        "user": _user(instance),
+        "destinations": ["@" + peers_set(instance.name)] if instance.spans else [],
+        "protocol": "tcp",
+        "ports": ports,
+        "reason": f"traffic between the nodes of {instance.name}" if instance.spans else "nothing leaves the node",
+    }
+
+
+def _listeners(cluster, node, instance, rank):
+    """Where an instance may listen on one node. ``wildcard``: the software binds every address and only the packet filter keeps
+    others out (torch's TCPStore); ``*`` stands for such an address."""
+
+    def listener(address, ports, what, wildcard=False):
+        return {
+            "instance": instance.name,
+            "address": address,
+            "protocol": "tcp",
+            "ports": [format_ports(ports)],
+            "what": what,
+            "wildcard": wildcard,
+        }
+
+    own = str(node.addresses["internal"][0]) if instance.spans else "127.0.0.1"
+    listeners = []
+    if rank == 0:
+        listeners.append(listener(_api_address(cluster, instance), (instance.api_port, instance.api_port), "API"))
+        if instance.rpc_port is not None:
+            listeners.append(listener(own, (instance.rpc_port, instance.rpc_port), "data-parallel handshake, while starting"))
+    listeners.append(listener(own, cluster.ephemeral_ports, "engine sockets"))
+    if instance.spans:
+        listeners.append(listener("*", cluster.ephemeral_ports, "rendezvous stores of torch", wildcard=True))
+    listeners.extend(listener(own, ports, what) for ports, what in _engine_ports(instance))
+    return listeners
+
+
+def _instance(cluster, node, instance, rank):
+    head = rank == 0
+    return {
+        "name": instance.name,
+        "rank": rank,
+        "head": head,
+        "unit": f"vllm-{instance.name}.service",
+        "user": _user(instance),
+        "engine": instance.engine,
+        "topology": instance.topology,
+        "model": instance.model,
+        "npus": instance.npus,
+        "arguments": _arguments(cluster, instance, rank),
+        "environment": _environment(cluster, node, instance),
+        "api": {"address": _api_address(cluster, instance), "port": instance.api_port} if head else None,
+    }
+
+
+def _arguments(cluster, instance, rank):
+    """The engine's command line without the program. Every address and port is there, also where it equals a default."""
+    arguments = ["serve", instance.model, "--served-model-name", instance.served_model_name]
+    if rank == 0:
+        arguments += ["--host", _api_address(cluster, instance), "--port", str(instance.api_port)]
+        # Each API server adds two listeners; the default is one for every data-parallel rank.
+        arguments += ["--api-server-count", str(instance.api_servers)]
+    else:
+        arguments += ["--headless", "--data-parallel-start-rank", str(rank * instance.engines_per_node)]
+    arguments += ["--tensor-parallel-size", str(instance.tensor_parallel_size)]
+    if instance.data_parallel_size > 1:
+        # Version 0.11.0 builds an address with port "None" on a headless node where the RPC port is left out.
+        arguments += [
+            "--data-parallel-size",
+            str(instance.data_parallel_size),
+            "--data-parallel-size-local",
+            str(instance.engines_per_node),
+            "--data-parallel-address",
+            _bind_address(cluster, instance, "internal"),
+            "--data-parallel-rpc-port",
+            str(instance.rpc_port),
+        ]
+    if instance.expert_parallel:
+        arguments.append("--enable-expert-parallel")
+    for flag, value in sorted(instance.arguments.items()):
+        if value is True:
+            arguments.append(f"--{flag}")
+        elif value is False:
+            arguments.append(f"--no-{flag}")
+        else:
+            arguments += [f"--{flag}", str(value)]
+    return arguments
+
+
+def _environment(cluster, node, instance):
+    own = str(node.addresses["internal"][0]) if instance.spans else "127.0.0.1"
+    environment = {
+        "VLLM_HOST_IP": own,
+        "VLLM_LOOPBACK_IP": "127.0.0.1",
+        "VLLM_DP_MASTER_IP": _bind_address(cluster, instance, "internal"),
+        "VLLM_RPC_BASE_PATH": f"/run/vllm-{instance.name}",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    if instance.master_port is not None:
+        environment["VLLM_DP_MASTER_PORT"] = str(instance.master_port)
+    interface = node.interfaces["internal"] if instance.spans else "lo"
+    environment["GLOO_SOCKET_IFNAME"] = interface
+    if instance.engine in ASCEND_ENGINES:
+        environment["TP_SOCKET_IFNAME"] = interface
+        environment["HCCL_IF_IP"] = own
+        # With "=" HCCL takes the name exactly; without, as a prefix of names.
+        environment["HCCL_SOCKET_IFNAME"] = f"={interface}"
+        environment["HCCL_IF_BASE_PORT"] = str(HCCL_PORTS[0])
+        environment["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, instance.npus))
+    environment.update({key: str(value) for key, value in instance.environment.items()})
+    return dict(sorted(environment.items()))
