@@ -475,10 +475,11 @@ def _read_instance(reader, path, raw, nodes, ephemeral):
     if not isinstance(members, list) or not members:
         reader.problem(f"{path}.nodes", members, "names no node", "Write the nodes in rank order, head first")
         members = []
-    times = Counter(map(str, members))
+    members = [str(member) for member in members]
+    times = Counter(members)
     for member in members:
         if member not in nodes:
-            near = difflib.get_close_matches(str(member), list(nodes), n=1, cutoff=0)
+            near = difflib.get_close_matches(member, list(nodes), n=1, cutoff=0)
             reader.problem(f"{path}.nodes", member, "is no node of this cluster", f"Write {near[0] if near else 'a node'}")
         elif times[member] > 1:
             reader.problem(f"{path}.nodes", member, "stands there more than once", "Name every node once")
@@ -507,6 +508,13 @@ def _read_instance(reader, path, raw, nodes, ephemeral):
         for key in ("rpc_port", "master_port"):
             if raw.get(key) is not None:
                 reader.problem(f"{path}.{key}", raw[key], "has no use with data_parallel_size 1", "Remove it")
+    served = raw.get("served_model_name", raw.get("name"))
+    if not isinstance(served, str) or not re.fullmatch(r"[A-Za-z0-9][\w.:/-]{0,127}", served):
+        reader.problem(
+            f"{path}.served_model_name", served, "is no model name", "Write letters, digits and . : / - _, such as my-org/chat"
+        )
+    if not isinstance(raw.get("expert_parallel", False), bool):
+        reader.problem(f"{path}.expert_parallel", raw["expert_parallel"], "is neither true nor false", "Write one of them")
     npus = _read_npus(reader, path, raw, sizes, members, nodes)
     arguments = _read_extras(reader, f"{path}.arguments", raw.get("arguments"), PLANNED_FLAGS, DANGEROUS_FLAGS, "flag")
     environment = _read_extras(
@@ -519,13 +527,13 @@ def _read_instance(reader, path, raw, nodes, ephemeral):
         engine=str(raw["engine"]),
         model=str(model).rstrip("/"),
         topology=str(raw["topology"]),
-        nodes=[str(member) for member in members],
+        nodes=members,
         api_port=api_port,
         rpc_port=rpc_port,
         master_port=master_port,
-        expert_parallel=bool(raw.get("expert_parallel", False)),
+        expert_parallel=raw.get("expert_parallel", False),
         npus=npus,
-        served_model_name=str(raw.get("served_model_name") or raw["name"]),
+        served_model_name=str(served),
         arguments=arguments,
         environment=environment,
         **sizes,
