@@ -1,0 +1,651 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What the kernel's packet filter holds: tables, chains, rules, sets and objects, read over netlink.
+
+The text that `nft` lists is a translation back from what is loaded, and not always a faithful one; this reads the loaded
+expressions themselves and needs no `nft`. Attribute numbers and widths: linux/netfilter/nf_tables.h.
+
+A snapshot is plain data::
+
+    {"generation": 7, "tables": [table, ...]}                       # tables in the order they were made
+    table = {"family": "inet", "name": str, "handle": int, "flags": int, "comment": str or None,
+             "chains": {name: chain}, "sets": {name: set}, "objects": [object], "flowtables": [flowtable]}
+    chain = {"name": str, "handle": int, "type": "filter" or None, "hook": int or None, "priority": int or None,
+             "policy": 1 (accept) or 0 (drop) or None, "flags": int, "devices": [str], "comment": ..., "rules": [rule]}
+    rule  = {"handle": int, "comment": str or None, "expressions": [expression], "compat": {...} or None}
+    expression = {"expr": "payload", "dreg": 1, "base": 1, "offset": 12, "len": 4}
+    set   = {"name": str, "handle": int, "flags": int, "key_type": int, "key_len": int, "data_type": int or None,
+             "data_len": int or None, "field_lens": [int], "timeout": ms or None, "comment": ..., "elements": [element],
+             "expressions": [expression], "object_type": int or None, "size": int or None}
+    element = {"key": bytes or None, "key_end": bytes, "data": data, "flags": int, "timeout": ms, "expiration": ms,
+               "expressions": [...], "object": str, "comment": str}     # only the keys that the kernel sent
+
+`data` is bytes (network or host order as the kernel keeps them) or a verdict ``{"code": int, "chain": str}``.
+Expressions may be shared between rules: read them, do not change them. What this module has no name for is kept as
+``attr_N`` with its raw bytes, so that nothing gets lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import (
+    NETLINK_NETFILTER,
+    DumpInterrupted,
+    NetlinkError,
+    NetlinkSocket,
+    attributes,
+    pack_attribute,
+    string,
+)
+
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
+
+TABLE_DORMANT = 0x1
+CHAIN_BASE = 0x1
+CHAIN_BINDING = 0x4
+
+SET_ANONYMOUS = 0x1
+SET_CONSTANT = 0x2
+SET_INTERVAL = 0x4
+SET_MAP = 0x8
+SET_TIMEOUT = 0x10
+SET_DYNAMIC = 0x20
+SET_OBJECT = 0x40
+SET_CONCAT = 0x80
+
+ELEMENT_INTERVAL_END = 0x1
+ELEMENT_CATCHALL = 0x2
+
+_SUBSYSTEM = 10 << 8
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = (_SUBSYSTEM | n for n in (1, 4, 7, 10, 13))
+_GETGEN, _GETOBJ, _GETFLOWTABLE = (_SUBSYSTEM | n for n in (16, 19, 23))
+_ATTEMPTS = 10
+
+
+class RulesetUnreadable(Exception):
+    """The packet filter cannot be read (not permitted, not there, or it never held still): its content is unknown."""
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def _u8(value, _cache):
+    return value[0]
+
+
+def _u16(value, _cache):
+    return int.from_bytes(value, "big")
+
+
+def _u32(value, _cache):
+    return int.from_bytes(value, "big")
+
+
+def _text(value, _cache):
+    return string(value)
+
+
+def _raw(value, _cache):
+    return bytes(value)
+
+
+def _data(value, _cache=None):
+    for kind, inner in attributes(value):
+        if kind == 1:
+            return bytes(inner)
+        if kind == 2:
+            verdict = {"code": -1, "chain": None}
+            for field, content in attributes(inner):
+                if field == 1:
+                    verdict["code"] = struct.unpack(">i", content)[0]
+                elif field == 2:
+                    verdict["chain"] = string(content)
+            return verdict
+    return b""
+
+
+def _expression(value, cache):
+    """One expression; equal bytes give the same object."""
+    known = cache.get(value)
+    if known is not None:
+        return known
+    name, body = "", b""
+    for kind, content in attributes(value):
+        if kind == 1:
+            name = string(content)
+        elif kind == 2:
+            body = content
+    fields = _EXPRESSIONS.get(name, {})
+    result = {"expr": name}
+    for kind, content in attributes(body):
+        if kind in fields:
+            field, decode = fields[kind]
+            result[field] = decode(content, cache)
+        elif (name, kind) not in _PADDING:
+            result[f"attr_{kind}"] = bytes(content)
+    cache[value] = result
+    return result
+
+
+def _expressions(value, cache):
+    return [_expression(content, cache) for _kind, content in attributes(value)]
+
+
+def _fields(*names, **decoders):
+    """``{attribute number: (field, decoder)}`` for fields numbered from 1; u32 unless ``decoders`` says otherwise."""
+    return {number: (name, decoders.get(name, _u32)) for number, name in enumerate(names, 1) if name}
+
+
+_EXPRESSIONS = {
+    "immediate": _fields("dreg", "data", data=_data),
+    "bitwise": _fields(
+        "sreg", "dreg", "len", "mask", "xor", "op", "data", "sreg2", mask=_data, xor=_data, data=_data
+    ),
+    "byteorder": _fields("sreg", "dreg", "op", "len", "size"),
+    "cmp": _fields("sreg", "op", "data", data=_data),
+    "range": _fields("sreg", "op", "from", "to", **{"from": _data, "to": _data}),
+    "lookup": _fields("set", "sreg", "dreg", "set_id", "flags", set=_text),
+    "dynset": _fields(
+        "set", "set_id", "op", "sreg_key", "sreg_data", "timeout", "expression", None, "flags", "expressions",
+        set=_text, expression=_expression, expressions=_expressions,
+    ),
+    "payload": _fields("dreg", "base", "offset", "len", "sreg", "csum_type", "csum_offset", "csum_flags"),
+    "exthdr": _fields("dreg", "type", "offset", "len", "flags", "op", "sreg"),
+    "meta": _fields("dreg", "key", "sreg"),
+    "rt": _fields("dreg", "key"),
+    "socket": _fields("key", "dreg", "level"),
+    "hash": _fields("sreg", "dreg", "len", "modulus", "seed", "offset", "type"),
+    "ct": _fields("dreg", "key", "direction", "sreg"),
+    "flow_offload": _fields("flowtable", flowtable=_text),
+    "limit": _fields("rate", "unit", "burst", "type", "flags"),
+    "connlimit": _fields("count", "flags"),
+    "counter": _fields("bytes", "packets"),
+    "last": _fields("set", "msecs"),
+    "log": _fields("group", "prefix", "snaplen", "qthreshold", "level", "flags", prefix=_text),
+    "queue": _fields("num", "total", "flags", "sreg"),
+    "quota": {1: ("bytes", _u32), 2: ("flags", _u32), 4: ("consumed", _u32)},
+    "reject": _fields("type", "code"),
+    "nat": _fields("type", "family", "addr_min", "addr_max", "port_min", "port_max", "flags"),
+    "tproxy": _fields("family", "addr", "port"),
+    "masq": _fields("flags", "port_min", "port_max"),
+    "redir": _fields("port_min", "port_max", "flags"),
+    "dup": _fields("addr", "dev"),
+    "fwd": _fields("dev", "addr", "nfproto"),
+    "objref": _fields("type", "name", "sreg", "set", "set_id", name=_text, set=_text),
+    "fib": _fields("dreg", "result", "flags"),
+    "osf": _fields("dreg", "ttl", "flags"),
+    "synproxy": _fields("mss", "wscale", "flags"),
+    "xfrm": _fields("dreg", "key", "dir", "spnum"),
+    "numgen": _fields("dreg", "modulus", "type", "offset"),
+    "tunnel": _fields("key", "dreg", "mode"),
+    "match": _fields("name", "rev", "info", name=_text, info=_raw),
+    "target": _fields("name", "rev", "info", name=_text, info=_raw),
+    "inner": _fields("num", "type", "flags", "hdrsize", "expression", expression=_expression),
+    "notrack": {},
+}
+_PADDING = {("counter", 3), ("quota", 3), ("limit", 6), ("last", 3), ("dynset", 8)}
+
+# What packets change in an expression or object; everything else of it was written by whoever loaded the ruleset.
+_VOLATILE = {"counter": ("bytes", "packets"), "quota": ("consumed",), "last": ("set", "msecs")}
+_OBJECT_KINDS = {1: "counter", 2: "quota", 4: "limit", 5: "connlimit", 10: "synproxy"}
+
+
+def _comment(userdata, kind=0):
+    """The comment in a userdata blob (type, length, value triples as libnftnl writes them), else None."""
+    offset = 0
+    while offset + 2 <= len(userdata):
+        found, length = userdata[offset], userdata[offset + 1]
+        if found == kind:
+            return string(userdata[offset + 2 : offset + 2 + length])
+        offset += 2 + length
+    return None
+
+
+def _decode_table(family, body):
+    table = {
+        "family": FAMILIES.get(family, str(family)), "name": "", "handle": 0, "flags": 0, "comment": None,
+        "chains": {}, "sets": {}, "objects": [], "flowtables": [],
+    }
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table["name"] = string(value)
+        elif kind == 2:
+            table["flags"] = _u32(value, None)
+        elif kind == 4:
+            table["handle"] = _u32(value, None)
+        elif kind == 6:
+            table["comment"] = _comment(value)
+    return table
+
+
+def _decode_chain(body):
+    chain = {
+        "name": "", "handle": 0, "type": None, "hook": None, "priority": None, "policy": None, "flags": 0,
+        "devices": [], "comment": None, "rules": [],
+    }
+    table = ""
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table = string(value)
+        elif kind == 2:
+            chain["handle"] = _u32(value, None)
+        elif kind == 3:
+            chain["name"] = string(value)
+        elif kind == 4:
+            for field, content in attributes(value):
+                if field == 1:
+                    chain["hook"] = _u32(content, None)
+                elif field == 2:
+                    chain["priority"] = struct.unpack(">i", content)[0]
+                elif field == 3:
+                    chain["devices"] = [string(content)]
+                elif field == 4:
+                    chain["devices"] = [string(name) for _kind, name in attributes(content)]
+        elif kind == 5:
+            chain["policy"] = _u32(value, None)
+        elif kind == 7:
+            chain["type"] = string(value)
+        elif kind == 10:
+            chain["flags"] = _u32(value, None)
+        elif kind == 12:
+            chain["comment"] = _comment(value)
+    return table, chain
+
+
+def _decode_rule(body, cache):
+    rule = {"handle": 0, "comment": None, "expressions": [], "compat": None}
+    table = chain = ""
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table = string(value)
+        elif kind == 2:
+            chain = string(value)
+        elif kind == 3:
+            rule["handle"] = _u32(value, None)
+        elif kind == 4:
+            rule["expressions"] = _expressions(value, cache)
+        elif kind == 5:
+            rule["compat"] = {
+                {1: "protocol", 2: "flags"}.get(field, f"attr_{field}"): _u32(content, None)
+                for field, content in attributes(value)
+            }
+        elif kind == 7:
+            rule["comment"] = _comment(value)
+    return table, chain, rule
+
+
+_SET_FIELDS = {
+    3: ("flags", _u32), 4: ("key_type", _u32), 5: ("key_len", _u32), 6: ("data_type", _u32), 7: ("data_len", _u32),
+    11: ("timeout", _u32), 15: ("object_type", _u32), 16: ("handle", _u32), 18: ("expressions", _expressions),
+}
+
+
+def _decode_set(body, cache):
+    result = {
+        "name": "", "handle": 0, "flags": 0, "key_type": 0, "key_len": 0, "data_type": None, "data_len": None,
+        "field_lens": [], "timeout": None, "comment": None, "elements": [], "expressions": [], "object_type": None,
+        "size": None,
+    }
+    table = ""
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table = string(value)
+        elif kind == 2:
+            result["name"] = string(value)
+        elif kind == 9:
+            for field, content in attributes(value):
+                if field == 1:
+                    result["size"] = _u32(content, None)
+                elif field == 2:
+                    result["field_lens"] = [
+                        _u32(length, None)
+                        for _kind, one in attributes(content)
+                        for name, length in attributes(one)
+                        if name == 1
+                    ]
+        elif kind == 13:
+            result["comment"] = _comment(value, 7)
+        elif kind == 17:
+            result["expressions"] = [_expression(value, cache)]
+        elif kind in _SET_FIELDS:
+            field, decode = _SET_FIELDS[kind]
+            result[field] = decode(value, cache)
+    return table, result
+
+
+def _decode_element(value, cache):
+    element = {"key": None, "flags": 0}
+    for kind, content in attributes(value):
+        if kind == 1:
+            # The overwhelmingly common shape is one nested NFTA_DATA_VALUE.
+            element["key"] = bytes(content[4:]) if content[2:4] in _VALUE_TYPES else _data(content)
+            element["key"] = element["key"][: struct.unpack_from("=H", content)[0] - 4]
+        elif kind == 2:
+            element["data"] = _data(content)
+        elif kind == 3:
+            element["flags"] = _u32(content, None)
+        elif kind == 4:
+            element["timeout"] = _u32(content, None)
+        elif kind == 5:
+            element["expiration"] = _u32(content, None)
+        elif kind == 6:
+            element["comment"] = _comment(content)
+        elif kind == 7:
+            element["expressions"] = [_expression(content, cache)]
+        elif kind == 9:
+            element["object"] = string(content)
+        elif kind == 10:
+            element["key_end"] = _data(content)
+        elif kind == 11:
+            element["expressions"] = _expressions(content, cache)
+    return element
+
+
+_VALUE_TYPES = {struct.pack("=H", 1), struct.pack("=H", 0x8001)}
+
+
+def _decode_object(body, cache):
+    result = {"name": "", "handle": 0, "type": 0, "kind": None, "data": {}, "comment": None}
+    table, raw = "", b""
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table = string(value)
+        elif kind == 2:
+            result["name"] = string(value)
+        elif kind == 3:
+            result["type"] = _u32(value, None)
+        elif kind == 4:
+            raw = value
+        elif kind == 6:
+            result["handle"] = _u32(value, None)
+        elif kind == 8:
+            result["comment"] = _comment(value)
+    result["kind"] = _OBJECT_KINDS.get(result["type"])
+    fields = _EXPRESSIONS.get(result["kind"], {})
+    for kind, content in attributes(raw):
+        if kind in fields:
+            field, decode = fields[kind]
+            result["data"][field] = decode(content, cache)
+        elif (result["kind"], kind) not in _PADDING:
+            result["data"][f"attr_{kind}"] = bytes(content)
+    return table, result
+
+
+def _decode_flowtable(body):
+    result = {"name": "", "handle": 0, "flags": 0, "hook": None, "priority": None, "devices": []}
+    table = ""
+    for kind, value in attributes(body, 4):
+        if kind == 1:
+            table = string(value)
+        elif kind == 2:
+            result["name"] = string(value)
+        elif kind == 3:
+            for field, content in attributes(value):
+                if field == 1:
+                    result["hook"] = _u32(content, None)
+                elif field == 2:
+                    result["priority"] = struct.unpack(">i", content)[0]
+                elif field == 3:
+                    result["devices"] = [string(name) for _kind, name in attributes(content)]
+        elif kind == 5:
+            result["handle"] = _u32(value, None)
+        elif kind == 7:
+            result["flags"] = _u32(value, None)
+    return table, result
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_ruleset(table=None, family=None):
+    """A consistent snapshot of the nftables state of this network namespace (see the module's docstring).
+
+    ``table`` and ``family`` ("inet", "ip", ...) restrict it to one table; a table that is not there gives an empty
+    list of tables. A ruleset that changes while it is read is read again, a bounded number of times.
+    Raises RulesetUnreadable with the reason.
+    """
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            for _attempt in range(_ATTEMPTS):
+                snapshot = _read_once(netlink, table, family)
+                if snapshot is not None:
+                    return snapshot
+    except NetlinkError as error:
+        hint = " (root is needed)" if error.errno in (errno.EPERM, errno.EACCES) else ""
+        raise RulesetUnreadable(f"nf_tables over netlink: {error.strerror}{hint}") from error
+    raise RulesetUnreadable(f"the ruleset changed during each of {_ATTEMPTS} readings")
+
+
+def generation():
+    """The number of the ruleset's generation; every transaction makes a new one. Raises RulesetUnreadable."""
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as netlink:
+            return _generation(netlink)
+    except NetlinkError as error:
+        raise RulesetUnreadable(f"nf_tables over netlink: {error.strerror}") from error
+
+
+def _header(family=0):
+    return struct.pack(">BBH", family, 0, 0)
+
+
+def _generation(netlink):
+    for _kind, body in netlink.request(_GETGEN, _header()):
+        for field, value in attributes(body, 4):
+            if field == 1:
+                return _u32(value, None)
+    raise NetlinkError(errno.EBADMSG, "the kernel did not name the ruleset's generation")
+
+
+def _read_once(netlink, wanted_table, wanted_family):
+    """One reading, or None where the ruleset changed meanwhile."""
+    before = _generation(netlink)
+    family = FAMILY_NUMBERS[wanted_family] if wanted_family else 0
+    cache, tables = {}, {}
+    # The kernel takes a table's name as a filter only together with its family.
+    only = pack_attribute(1, wanted_table) if wanted_table and wanted_family else b""
+    try:
+        for _kind, body in netlink.dump(_GETTABLE, _header(family)):
+            table = _decode_table(body[0], body)
+            if wanted_table in (None, table["name"]):
+                tables[body[0], table["name"]] = table
+        if not tables:
+            return {"generation": before, "tables": []} if _generation(netlink) == before else None
+        for _kind, body in netlink.dump(_GETCHAIN, _header(family)):
+            name, chain = _decode_chain(body)
+            if (body[0], name) in tables:
+                tables[body[0], name]["chains"][chain["name"]] = chain
+        for _kind, body in netlink.dump(_GETSET, _header(family) + only):
+            name, one = _decode_set(body, cache)
+            if (body[0], name) in tables:
+                tables[body[0], name]["sets"][one["name"]] = one
+        for _kind, body in netlink.dump(_GETRULE, _header(family) + only):
+            name, chain, rule = _decode_rule(body, cache)
+            if (body[0], name) in tables:
+                tables[body[0], name]["chains"][chain]["rules"].append(rule)
+        for _kind, body in netlink.dump(_GETOBJ, _header(family) + only):
+            name, one = _decode_object(body, cache)
+            if (body[0], name) in tables:
+                tables[body[0], name]["objects"].append(one)
+        for name, one in _flowtables(netlink, family):
+            if name in tables:
+                tables[name]["flowtables"].append(one)
+        for (number, name), table in tables.items():
+            for one in table["sets"].values():
+                one["elements"] = _elements(netlink, number, name, one["name"], cache)
+    except (DumpInterrupted, KeyError):
+        return None  # a KeyError is a rule of a chain made after the chains were dumped
+    except NetlinkError as error:
+        if error.errno == errno.ENOENT and _generation(netlink) != before:
+            return None
+        raise
+    if _generation(netlink) != before:
+        return None
+    return {"generation": before, "tables": list(tables.values())}
+
+
+def _flowtables(netlink, family):
+    try:
+        for _kind, body in netlink.dump(_GETFLOWTABLE, _header(family)):
+            name, one = _decode_flowtable(body)
+            yield (body[0], name), one
+    except NetlinkError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise  # kernels before 4.16 know no flow tables
+
+
+def _elements(netlink, family, table, name, cache):
+    request = _header(family) + pack_attribute(1, table) + pack_attribute(2, name)
+    elements = []
+    for _kind, body in netlink.dump(_GETSETELEM, request):
+        for field, value in attributes(body, 4):
+            if field == 3:
+                elements.extend(_decode_element(one, cache) for _number, one in attributes(value))
+    return elements
+
+
+# -- canonical form ----------------------------------------------------------------------------------------------------
+
+
+def canonical(table):
+    """A table of a snapshot as plain data in which two loads of the same ruleset compare equal with ``==``.
+
+    Without handles, counter values, used quota, expiry, the numbering of anonymous sets and chains, and elements that
+    packets put into dynamic sets; with everything that decides about packets, the comments, and the order in which base
+    chains of the same hook and priority were made (that is the order in which they see a packet).
+    """
+    names = _anonymous_names(table)
+    chains, order = {}, {}
+    for chain in table["chains"].values():
+        name = names.get(chain["name"], chain["name"])
+        chains[name] = {
+            **{key: chain[key] for key in ("type", "hook", "priority", "policy", "comment")},
+            "flags": chain["flags"] & ~0x1,  # the base flag: older kernels do not send it, the hook says it anyhow
+            "devices": sorted(chain["devices"]),
+            "rules": [_canonical_rule(rule, names) for rule in chain["rules"]],
+        }
+        if chain["hook"] is not None:
+            order.setdefault(f"{chain['hook']} {chain['priority']}", []).append(name)
+    return {
+        "family": table["family"], "name": table["name"], "flags": table["flags"], "comment": table["comment"],
+        "chains": chains,
+        "order": order,
+        "sets": {names.get(name, name): _canonical_set(one, names) for name, one in table["sets"].items()},
+        "objects": sorted(
+            (_canonical_object(one) for one in table["objects"]), key=lambda one: (one["type"], one["name"])
+        ),
+        "flowtables": sorted(
+            ({**one, "handle": 0, "devices": sorted(one["devices"])} for one in table["flowtables"]),
+            key=lambda one: one["name"],
+        ),
+    }
+
+
+def _anonymous_names(table):
+    """Names by first use for what the kernel numbers itself: anonymous sets and the chains of `jump { ... }`."""
+    anonymous_sets = {name for name, one in table["sets"].items() if one["flags"] & SET_ANONYMOUS}
+    anonymous_chains = {name for name, one in table["chains"].items() if one["flags"] & CHAIN_BINDING}
+    names = {}
+
+    def visit_data(data):
+        if isinstance(data, dict) and data.get("chain") in anonymous_chains and data["chain"] not in names:
+            names[data["chain"]] = f"(chain {len(names)})"
+            visit_chain(table["chains"][data["chain"]])
+
+    def visit_chain(chain):
+        for rule in chain["rules"]:
+            for expression in rule["expressions"]:
+                name = expression.get("set")
+                if isinstance(name, str) and name in anonymous_sets and name not in names:
+                    names[name] = f"(set {len(names)})"
+                    for element in sorted(table["sets"][name]["elements"], key=_element_key):
+                        visit_data(element.get("data"))
+                visit_data(expression.get("data"))
+
+    for name in sorted(set(table["chains"]) - anonymous_chains):
+        visit_chain(table["chains"][name])
+    return names
+
+
+def _element_key(element):
+    return (element["key"] or b"", element["flags"], element.get("key_end", b""))
+
+
+def _canonical_rule(rule, names):
+    return {
+        "comment": rule["comment"],
+        "compat": rule["compat"],
+        "expressions": [_canonical_expression(one, names) for one in rule["expressions"]],
+    }
+
+
+def _canonical_expression(expression, names):
+    volatile = _VOLATILE.get(expression["expr"], ())
+    result = {}
+    for field, value in expression.items():
+        if field in volatile:
+            continue
+        if field == "set" and value in names:
+            value = names[value]
+        elif field == "data" and isinstance(value, dict) and value.get("chain") in names:
+            value = {**value, "chain": names[value["chain"]]}
+        elif field == "expression":
+            value = _canonical_expression(value, names)
+        elif field == "expressions":
+            value = [_canonical_expression(one, names) for one in value]
+        elif field == "flags" and expression["expr"] == "quota":
+            value &= ~0x2  # "depleted" is what packets made of it
+        result[field] = value
+    return result
+
+
+def _canonical_set(one, names):
+    elements = []
+    if not one["flags"] & SET_DYNAMIC:
+        for element in sorted(one["elements"], key=_element_key):
+            kept = {key: value for key, value in element.items() if key != "expiration"}
+            if isinstance(kept.get("data"), dict) and kept["data"].get("chain") in names:
+                kept["data"] = {**kept["data"], "chain": names[kept["data"]["chain"]]}
+            if "expressions" in kept:
+                kept["expressions"] = [_canonical_expression(each, names) for each in kept["expressions"]]
+            elements.append(kept)
+    return {
+        **{key: value for key, value in one.items() if key not in ("name", "handle", "elements", "expressions")},
+        "elements": elements,
+        "expressions": [_canonical_expression(each, names) for each in one["expressions"]],
+    }
+
+
+def _canonical_object(one):
+    volatile = _VOLATILE.get(one["kind"], ())
+    data = {field: value for field, value in one["data"].items() if field not in volatile}
+    if one["kind"] == "quota" and "flags" in data:
+        data["flags"] &= ~0x2
+    return {"name": one["name"], "type": one["type"], "comment": one["comment"], "data": data}
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------------
+
+
+def to_json(value):
+    """A snapshot, or any part of one, as data that JSON can carry: bytes become ``{"hex": "0a4d0001"}``."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, dict):
+        return {key: to_json(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [to_json(content) for content in value]
+    return value
+
+
+def from_json(value):
+    """The inverse of to_json()."""
+    if isinstance(value, dict):
+        if set(value) == {"hex"}:
+            return bytes.fromhex(value["hex"])
+        return {key: from_json(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [from_json(content) for content in value]
+    return value
