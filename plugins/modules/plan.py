@@ -1,5 +1,6 @@
 #!/usr/bin/python
-# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Documentation of the action plugin of the same name, which does all the work on the controller."""
 
 from __future__ import annotations
@@ -28,19 +29,25 @@ options:
   query:
     description: A JMESPath expression; with O(show=true) only what it selects is printed, as JSON.
     type: str
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - ansible.builtin.action_common_attributes.flow
 attributes:
   check_mode:
     support: full
-    description: Predicts whether O(file) would change.
   diff_mode:
     support: full
-    description: Shows how O(file) changes.
   platform:
     support: full
-    description: Runs on the controller.
     platforms: posix
+  action:
+    support: full
+  async:
+    support: none
+  bypass_host_loop:
+    support: none
 author:
-  - vllm_mindspore.hardening contributors
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
