@@ -1,0 +1,261 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Bring a lab up, look at it, take it down."""
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import io
+import json
+import shutil
+import socket
+import tarfile
+import time
+from pathlib import Path
+
+from . import inventory, machine, network, roots, topology
+from .podman import Podman
+from .progress import say, step
+from .topology import Refusal
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BOOT_DEADLINE = 120
+_WORKERS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a lab is made of, as the user asked for it."""
+
+    name: str
+    block: str = "10.77"
+    hosts: tuple[str, ...] = topology.DEFAULT_HOSTS
+    root: str = "bookworm"
+    roots: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[str, ...] = ()
+    directory: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Spec:
+        """The specification of a lab that is up."""
+        value = json.loads(path.read_text(encoding="utf-8"))
+        value["hosts"], value["mounts"] = tuple(value["hosts"]), tuple(value["mounts"])
+        value["roots"] = tuple(tuple(pair) for pair in value["roots"])
+        return cls(**value)
+
+
+def specs() -> dict[str, Spec]:
+    """All labs of the machine that are up, by name."""
+    return {path.parent.name: Spec.read(path) for path in sorted(machine.LABS.glob("*/lab.json"))}
+
+
+def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
+    """The specification to bring up: what the user asked for (``None``: nothing), or what is up already.
+
+    A lab that is up is never changed into another one.
+    """
+    name = topology.lab_name(name)
+    given = {key: value for key, value in asked.items() if value is not None}
+    spec = dataclasses.replace(existing or Spec(name), **given)
+    block = topology.Block.parse(spec.block)
+    hosts = topology.hosts(list(spec.hosts))
+    for host, root in (("", spec.root), *spec.roots):
+        roots.parse(root)
+        if host and host not in {known.name for known in hosts}:
+            raise Refusal(f"--root {host}={root}: the lab has no host {host}")
+    for mount in spec.mounts:
+        source, _, rest = mount.partition(":")
+        if not rest.startswith("/") or not Path(source).is_absolute() or not Path(source).exists():
+            raise Refusal(f"--mount {mount}: write HOSTPATH:PATH[:ro] with absolute paths, the first one existing")
+    if existing and spec != existing:
+        differing = [
+            f"{field.name} is {getattr(existing, field.name)}, not {getattr(spec, field.name)}"
+            for field in dataclasses.fields(Spec)
+            if getattr(existing, field.name) != getattr(spec, field.name)
+        ]
+        raise Refusal(f"lab {name} is up and differs: {'; '.join(differing)}. Take it down first, or choose another name")
+    return dataclasses.replace(spec, block=str(block))
+
+
+class Lab:
+    """One lab of this machine."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.block = topology.Block.parse(spec.block)
+        self.hosts = topology.hosts(list(spec.hosts))
+        self.directory = Path(spec.directory)
+        self._runtime = machine.LABS / spec.name
+        self._podman = Podman()
+
+    def root(self, host: str) -> str:
+        """Which root a host has."""
+        return dict(self.spec.roots).get(host, self.spec.root)
+
+    def up(self) -> None:
+        """Make what is missing; nothing, if the lab is as it should be."""
+        began = time.monotonic()
+        present = {entry["host"]: entry for entry in self._podman.hosts(self.name)}
+        if not network.namespace_exists(self.name):
+            self._refuse_foreign_networks()
+        roots.build([self.root(host.name) for host in self.hosts], self._podman)
+        keys = self._write_files()
+        with machine.lock("network"):
+            network.up(self.name, self.block)
+        ports = network.ports(self.name)
+        wired = {
+            host.name
+            for host in self.hosts
+            if {f"{host.name}.{topology.INTERFACES[segment]}" for segment in host.segments} <= ports
+        }
+        waiting = [
+            host
+            for host in self.hosts
+            if host.name not in wired or present.get(host.name, {}).get("state") != "running"
+        ]
+        if not waiting:
+            say(f"lab {self.name} is up")
+            return
+        with step(f"booting {len(waiting)} hosts"), concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
+            booted = [pool.submit(self._boot, host, present.get(host.name), keys[host.name]) for host in waiting]
+            for future in booted:
+                future.result()
+            for future in [pool.submit(self._await, host) for host in waiting]:
+                future.result()
+        say(f"lab {self.name} is up after {time.monotonic() - began:.1f} s")
+
+    def _refuse_foreign_networks(self) -> None:
+        for other in specs().values():
+            if other.block == self.spec.block and other.name != self.name:
+                raise Refusal(f"--block {self.spec.block}: in use by lab {other.name}; choose another one")
+        taken = topology.overlaps(self.block, machine.own_networks())
+        if taken:
+            raise Refusal(f"--block {self.spec.block}: this machine already uses {', '.join(taken)}; choose another one")
+
+    def _write_files(self) -> dict[str, tuple[str, str]]:
+        """Keys, inventories and plumbing; returns the hosts' private and public keys."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._runtime.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        self._key("id_ed25519")
+        keys = {host.name: self._key(f"{host.name}.key") for host in self.hosts}
+        public = {name: pair[1] for name, pair in keys.items()}
+        for families in inventory.FAMILIES:
+            suffix = "" if families == "ipv4" else f"-{families}"
+            text = inventory.yaml(inventory.inventory(self.block, self.hosts, self.directory, families))
+            machine.replace(self.directory / f"inventory{suffix}.yml", text)
+        machine.replace(self.directory / "known_hosts", inventory.known_hosts(self.block, self.hosts, public))
+        machine.replace(self.directory / "ssh_config", inventory.ssh_config(self.block, self.hosts, self.directory))
+        for host in self.hosts:
+            for suffix, text in network.plumbing(self.name, self.block, host).items():
+                machine.replace(self._runtime / f"{host.name}.{suffix}", text)
+        machine.replace(self._runtime / "lab.json", json.dumps(dataclasses.asdict(self.spec), indent=1) + "\n")
+        return keys
+
+    def _key(self, name: str) -> tuple[str, str]:
+        path = self.directory / name
+        if not path.exists():
+            comment = f"{self.name}-{name.partition('.')[0]}"
+            machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
+        return path.read_text(encoding="ascii"), path.with_name(f"{name}.pub").read_text(encoding="ascii")
+
+    def _boot(self, host: topology.Host, present: dict | None, key: tuple[str, str]) -> None:
+        if present and present["state"] == "running":
+            self._podman.restart(self.name, host.name)
+            return
+        if not present:
+            root = self.root(host.name)
+            plumbing = self._runtime / host.name
+            self._podman.create(self.name, host.name, roots.image(root), root, plumbing, list(self.spec.mounts))
+            self._podman.unpack(self.name, host.name, self._identity(host.name, key))
+        self._podman.start(self.name, host.name)
+
+    def _identity(self, name: str, key: tuple[str, str]) -> bytes:
+        """What tells one host from another, as a tar archive."""
+        permitted = (self.directory / "id_ed25519.pub").read_text(encoding="ascii")
+        home = f"home/{inventory.ACCOUNT}/.ssh"
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for path, mode, owner, text in (
+                ("etc/hosts", 0o644, 0, inventory.etc_hosts(name)),
+                ("etc/ssh/ssh_host_ed25519_key", 0o600, 0, key[0]),
+                ("etc/ssh/ssh_host_ed25519_key.pub", 0o644, 0, key[1]),
+                (home, 0o700, 1000, None),
+                (f"{home}/authorized_keys", 0o600, 1000, permitted),
+            ):
+                entry = tarfile.TarInfo(path)
+                entry.mode, entry.uid, entry.gid, entry.mtime = mode, owner, owner, int(time.time())
+                if text is None:
+                    entry.type = tarfile.DIRTYPE
+                    archive.addfile(entry)
+                else:
+                    data = text.encode()
+                    entry.size = len(data)
+                    archive.addfile(entry, io.BytesIO(data))
+        return buffer.getvalue()
+
+    def _await(self, host: topology.Host) -> None:
+        """Wait until systemd has booted and sshd answers; say so if a unit failed or nobody may log in."""
+        deadline = time.monotonic() + BOOT_DEADLINE
+        while (state := self._podman.state(self.name, host.name)) not in ("running", "degraded"):
+            if time.monotonic() > deadline:
+                raise Refusal(f"host {host.name}: systemd is {state or 'silent'} after {BOOT_DEADLINE} s")
+            time.sleep(0.2)
+        if state == "degraded":
+            say(f"host {host.name}: failed units: {self._podman.failed_units(self.name, host.name)}")
+        address = self.block.address("management", host.number, 4)
+        try:
+            with socket.create_connection((address, 22), timeout=5) as connection:
+                connection.recv(4)
+        except OSError as error:
+            say(f"host {host.name}: {address} port 22: {error}; reach it with: lab exec --name {self.name} {host.name}")
+
+    def restart(self, names: list[str]) -> None:
+        """Reboot hosts and wait until they run again."""
+        chosen = self._chosen(names)
+        with step(f"restarting {' '.join(names)}"), concurrent.futures.ThreadPoolExecutor(_WORKERS) as pool:
+            for future in [pool.submit(self._podman.restart, self.name, host.name) for host in chosen]:
+                future.result()
+            for future in [pool.submit(self._await, host) for host in chosen]:
+                future.result()
+
+    def stop(self, names: list[str]) -> None:
+        """Shut hosts down; ``up`` boots them again."""
+        for host in self._chosen(names):
+            self._podman.stop(self.name, host.name)
+
+    def _chosen(self, names: list[str]) -> list[topology.Host]:
+        known = {host.name: host for host in self.hosts}
+        for name in names:
+            if name not in known:
+                raise Refusal(f"lab {self.name} has no host {name}; it has {', '.join(known)}")
+        return [known[name] for name in names]
+
+    def status(self) -> str:
+        """A table of the hosts."""
+        present = {entry["host"]: entry for entry in self._podman.hosts(self.name)}
+        lines = []
+        for host in self.hosts:
+            entry = present.get(host.name)
+            running = entry and entry["state"] == "running"
+            state = self._podman.state(self.name, host.name) if running else (entry["state"] if entry else "missing")
+            addresses = "  ".join(self.block.address(segment, host.number, 4) for segment in host.segments)
+            lines.append(f"{host.name:10} {state or 'starting':10} {self.root(host.name):20} {addresses}")
+        return "\n".join(lines)
+
+    def exec_command(self, host: str, words: list[str]) -> tuple[list[str], dict[str, str]]:
+        """Command and environment that run ``words`` as root on a host, past its network."""
+        self._chosen([host])
+        interactive = ["--interactive"] if words else ["--interactive", "--tty"]
+        return self._podman.command("exec", *interactive, f"{self.name}.{host}", *(words or ["/bin/bash"]))
+
+
+def down(name: str) -> None:
+    """Remove a lab with everything it made, even where half of it is gone."""
+    spec = specs().get(name)
+    directory = Path(spec.directory) if spec else CHECKOUT / ".build" / "labs" / name
+    with step(f"removing lab {name}"):
+        Podman().remove(name)
+        network.down(name)
+        for folder in (directory, machine.LABS / name):
+            shutil.rmtree(folder, ignore_errors=True)
