@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import shutil
-import socket
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -203,12 +203,15 @@ class Lab:
             time.sleep(0.2)
         if state == "degraded":
             say(f"host {host.name}: failed units: {self._podman.failed_units(self.name, host.name)}")
-        address = self.block.address("management", host.number, 4)
-        try:
-            with socket.create_connection((address, 22), timeout=5) as connection:
-                connection.recv(4)
-        except OSError as error:
-            say(f"host {host.name}: {address} port 22: {error}; reach it with: lab exec --name {self.name} {host.name}")
+        refused = self._log_in(host.name)
+        if refused:
+            say(f"host {host.name}: ssh: {refused}; reach it with: lab exec --name {self.name} {host.name}")
+
+    def _log_in(self, host: str) -> str:
+        """Why ssh does not let the deployment account in; empty if it does."""
+        command = ["ssh", "-F", str(self.directory / "ssh_config"), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+        result = subprocess.run([*command, host, "true"], capture_output=True, text=True, check=False)
+        return result.stderr.strip() if result.returncode else ""
 
     def restart(self, names: list[str]) -> None:
         """Reboot hosts and wait until they run again."""

@@ -136,11 +136,17 @@ def prepare() -> None:
             replace(_INSTANCES_BEFORE, _INSTANCES.read_text(encoding="ascii"))
         _INSTANCES.write_text("1024", encoding="ascii")
     # iproute2 makes /run/netns a shared mount at its first use: before the namespace below, so that it is seen there.
-    if not os.path.ismount("/run/netns"):
+    if not mounted(Path("/run/netns")):
         run("ip", "netns", "add", "vllm-lab-first")
         run("ip", "netns", "delete", "vllm-lab-first")
-    if needs_namespace() and not os.path.ismount(_MOUNT_NAMESPACE):
+    if needs_namespace() and not mounted(_MOUNT_NAMESPACE):
         _make_namespace()
+
+
+def mounted(path: Path) -> bool:
+    """Whether something is mounted on a path; unlike ``os.path.ismount`` this knows a bind mount of the same file system."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return any(line.split()[4] == str(path) for line in lines)
 
 
 def needs_namespace() -> bool:
@@ -150,7 +156,7 @@ def needs_namespace() -> bool:
 
 def _make_namespace() -> None:
     _MOUNTS.mkdir(exist_ok=True)
-    if not os.path.ismount(_MOUNTS):
+    if not mounted(_MOUNTS):
         # A mount namespace can only be pinned on a private mount.
         run("mount", "--bind", str(_MOUNTS), str(_MOUNTS))
         run("mount", "--make-private", str(_MOUNTS))
@@ -162,7 +168,7 @@ def _make_namespace() -> None:
 
 def inside() -> list[str]:
     """Prefix of a command that must run where podman runs."""
-    return ["nsenter", f"--mount={_MOUNT_NAMESPACE}"] if os.path.ismount(_MOUNT_NAMESPACE) else []
+    return ["nsenter", f"--mount={_MOUNT_NAMESPACE}"] if mounted(_MOUNT_NAMESPACE) else []
 
 
 def replace(path: Path, text: str) -> None:
@@ -189,7 +195,7 @@ def release() -> None:
     if _INSTANCES_BEFORE.exists():
         _INSTANCES.write_text(_INSTANCES_BEFORE.read_text(encoding="ascii"), encoding="ascii")
     for mount in (_MOUNT_NAMESPACE, _MOUNTS):
-        if os.path.ismount(mount):
+        while mounted(mount):
             run("umount", str(mount))
     shutil.rmtree(RUNTIME)
     say("nothing is left of the labs but the cached roots")

@@ -81,8 +81,8 @@ class Podman:
         )
 
     def unpack(self, lab: str, host: str, archive: bytes) -> None:
-        """Unpack a tar archive into a host's root."""
-        self.run("cp", "-", f"{lab}.{host}:/", data=archive)
+        """Unpack a tar archive into a host's root, with the owners it names (podman's archive mode means the contrary)."""
+        self.run("cp", "--archive=false", "-", f"{lab}.{host}:/", data=archive)
 
     def start(self, lab: str, host: str) -> None:
         """Boot a host."""
