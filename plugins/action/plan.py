@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import PlanError
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_text import plan_text
 
 PREFIX = "vllm_cluster_"

@@ -8,13 +8,9 @@ their documentation, it stands beside the line that uses it.
 from __future__ import annotations
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import (
-    ASCEND_ENGINES,
-    HCCL_PORTS,
-    MASTER_PORTS,
-    MINDSPORE_PORTS,
-    read_clusters,
-)
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import read_clusters
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ASCEND_ENGINES, HCCL_PORTS, MASTER_PORTS, MINDSPORE_PORTS
 
 VERSION = 1
 
@@ -76,7 +72,7 @@ def _plan_node(cluster, node, members):
         "reserved_ports": reserved,
         "sysctls": _sysctls(cluster, node, reserved),
         "flows": _flows(cluster, node, addresses, members),
-        "egress": [_egress(cluster, instance, rank) for instance, rank in members],
+        "egress": [_egress(cluster, instance) for instance, _rank in members],
         "listeners": [listener for instance, rank in members for listener in _listeners(cluster, node, instance, rank)],
         "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],
     }
@@ -111,6 +107,8 @@ def _fixed_ports(instance, rank):
     if instance.rpc_port is not None:
         ranges.append((instance.rpc_port, instance.rpc_port))
         ranges.append((instance.master_port, instance.master_port + MASTER_PORTS - 1))
+    if instance.ray is not None:
+        ranges.append(instance.ray["ports"])
     return ranges
 
 
@@ -160,7 +158,9 @@ def _internal_ports(cluster, instance, rank):
     """What peers may open on one node. "Open only the listed ports" would hang a cluster without an error: beside the handshake,
     every data-parallel socket is an ephemeral one, on the head and, for collectives, on each node."""
     ranges = [cluster.ephemeral_ports] + [ports for ports, _what in _engine_ports(instance)]
-    if rank == 0:
+    if instance.ray is not None:
+        ranges += plan_ray.flow_ports(instance.ray["ports"], rank == 0)
+    elif rank == 0:
         ranges.append((instance.rpc_port, instance.rpc_port))
     return [format_ports(ports) for ports in merge_ports(ranges)]
 
@@ -209,13 +209,11 @@ def _user(instance):
     return f"vllm-{instance.name}"
 
 
-def _egress(cluster, instance, rank):
+def _egress(cluster, instance):
     """What the user of an instance may open to others; nothing leaves an instance that stays on one node."""
     ports = []
     if instance.spans:
-        ranges = [cluster.ephemeral_ports] + [ports for ports, _what in _engine_ports(instance)]
-        ranges.append((instance.rpc_port, instance.rpc_port))
-        ports = [format_ports(ports) for ports in merge_ports(ranges)]
+        ports = _internal_ports(cluster, instance, 0)
     return {
         "name": f"{instance.name}-peers",
         "user": _user(instance),
@@ -250,6 +248,8 @@ def _listeners(cluster, node, instance, rank):
     if instance.spans:
         listeners.append(listener("*", cluster.ephemeral_ports, "rendezvous stores of torch", wildcard=True))
     listeners.extend(listener(own, ports, what) for ports, what in _engine_ports(instance))
+    if instance.ray is not None:
+        listeners.extend(listener("*", ports, "Ray", wildcard=True) for ports in plan_ray.listener_ports(instance.ray["ports"]))
     return listeners
 
 
@@ -265,9 +265,23 @@ def _instance(cluster, node, instance, rank):
         "topology": instance.topology,
         "model": instance.model,
         "npus": instance.npus,
-        "arguments": _arguments(cluster, instance, rank),
+        "arguments": _arguments(cluster, instance, rank) if head or instance.ray is None else None,
         "environment": _environment(cluster, node, instance),
         "api": {"address": _api_address(cluster, instance), "port": instance.api_port} if head else None,
+        "ray": _ray(cluster, node, instance, head) if instance.ray is not None else None,
+    }
+
+
+def _ray(cluster, node, instance, head):
+    """What runs ``ray`` on one node; beside the engine on the head, in its place elsewhere."""
+    resources = {"NPU": instance.npus_per_node} if instance.npus else None
+    own = str(node.addresses["internal"][0])
+    head_address = _bind_address(cluster, instance, "internal")
+    return {
+        "unit": f"vllm-{instance.name}-ray.service",
+        "version": instance.ray["version"],
+        "token": instance.ray["token"],
+        "arguments": plan_ray.arguments(instance.ray["ports"], own, head_address, head, resources),
     }
 
 
@@ -281,6 +295,10 @@ def _arguments(cluster, instance, rank):
     else:
         arguments += ["--headless", "--data-parallel-start-rank", str(rank * instance.engines_per_node)]
     arguments += ["--tensor-parallel-size", str(instance.tensor_parallel_size)]
+    if instance.pipeline_parallel_size > 1:
+        arguments += ["--pipeline-parallel-size", str(instance.pipeline_parallel_size)]
+    if instance.ray is not None:
+        arguments += ["--distributed-executor-backend", "ray"]
     if instance.data_parallel_size > 1:
         # Version 0.11.0 builds an address with port "None" on a headless node where the RPC port is left out.
         arguments += [
@@ -328,5 +346,8 @@ def _environment(cluster, node, instance):
         environment["HCCL_SOCKET_IFNAME"] = f"={interface}"
         environment["HCCL_IF_BASE_PORT"] = str(HCCL_PORTS[0])
         environment["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, instance.npus))
+    if instance.ray is not None:
+        head_address = _bind_address(cluster, instance, "internal")
+        environment.update(plan_ray.environment(instance.ray["ports"], head_address, instance.ray["token"]))
     environment.update({key: str(value) for key, value in instance.environment.items()})
     return dict(sorted(environment.items()))

@@ -9,7 +9,8 @@ import json
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import Instance, PlanError
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import Instance
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_text import plan_text
 
 CHAT = {
@@ -123,6 +124,31 @@ def test_an_ascend_engine_opens_mindspore_and_hccl_between_peers_and_reserves_th
     assert environment["HCCL_IF_IP"] == "10.77.2.12"
     assert environment["HCCL_SOCKET_IFNAME"] == "=eth2"
     assert environment["ASCEND_RT_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"
+
+
+RAY = {
+    "topology": "ray",
+    "data_parallel_size": 1,
+    "rpc_port": None,
+    "tensor_parallel_size": 2,
+    "ray": {"ports": "20100-20999", "version": "2.60.0"},
+}
+
+
+def test_ray_gets_every_port_pinned_and_only_what_nodes_need_opened():
+    plan = build_plan(inventory(**instances(RAY)))
+    head, worker = plan["nodes"]["npu01"], plan["nodes"]["npu02"]
+    assert head["flows"][-1]["ports"] == ["20100-20103", "20120-20999", "28000-31999"]
+    assert worker["flows"][-1]["ports"] == ["20101-20103", "20120-20999", "28000-31999"]
+    start = " ".join(head["instances"][0]["ray"]["arguments"])
+    assert start.startswith("start --block --head --port 20100 --include-dashboard false")
+    assert "--node-ip-address 10.77.2.12" in " ".join(worker["instances"][0]["ray"]["arguments"])
+    assert "--address 10.77.2.11:20100" in " ".join(worker["instances"][0]["ray"]["arguments"])
+    for host in ("npu01", "npu02"):
+        assert plan["nodes"][host]["instances"][0]["environment"]["RAY_AUTH_MODE"] == "token"
+        assert "20100-20999" in plan["nodes"][host]["reserved_ports"]
+    assert flag(plan, "npu01", "--distributed-executor-backend") == "ray"
+    assert worker["instances"][0]["arguments"] is None
 
 
 def test_a_single_node_instance_stays_on_loopback_behind_its_api():
@@ -249,6 +275,27 @@ def test_the_text_for_review_names_addresses_ports_flags_and_flows():
             "8",
             "has 8 NPUs",
         ),
+        (inventory(**instances({**RAY, "ray": None})), "vllm_cluster_instances[chat].ray", "missing", "20100-20999"),
+        (
+            inventory(**instances({**RAY, "ray": {"ports": "20100-20110", "version": "2.60.0"}})),
+            "vllm_cluster_instances[chat].ray.ports",
+            "20100-20110",
+            "at least 84",
+        ),
+        (
+            inventory(**instances({**RAY, "ray": {"ports": "6300-6400", "version": "2.60.0"}})),
+            "vllm_cluster_instances[chat].ray.ports",
+            "6379",
+            "default of Ray",
+        ),
+        (
+            inventory(**instances({**RAY, "ray": {"ports": "20100-20999", "version": "2.48.0", "token": True}})),
+            "vllm_cluster_instances[chat].ray.token",
+            "2.48.0",
+            "2.52",
+        ),
+        (inventory(**instances({**RAY, "tensor_parallel_size": 3})), "vllm_cluster_instances[chat].tensor_parallel_size", "3", "multiple of 2"),
+        (inventory(**instances({"ray": RAY["ray"]})), "vllm_cluster_instances[chat].ray", "no use", "Remove"),
         (inventory(**instances({"tensor_parallel_size": "two"})), "vllm_cluster_instances[chat].tensor_parallel_size", "two", "integer"),
         (
             inventory(**instances({}, {"api_port": 7444, "rpc_port": 20570})),

@@ -1,0 +1,292 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Reading ``vllm_cluster_instances``: every key checked by itself and against the nodes it names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import parse_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import (
+    ASCEND_ENGINES,
+    DEFAULT_PORTS,
+    ENGINES,
+    HCCL_PORTS,
+    MINDSPORE_PORTS,
+    TOPOLOGIES,
+    Instance,
+)
+
+# Flags that the plan decides; an instance's own arguments may not touch them.
+PLANNED_FLAGS = frozenset(
+    """host port uds headless api-server-count tensor-parallel-size pipeline-parallel-size data-parallel-size
+    data-parallel-size-local data-parallel-address data-parallel-rpc-port data-parallel-start-rank data-parallel-rank
+    data-parallel-backend data-parallel-hybrid-lb data-parallel-external-lb data-parallel-multi-port-external-lb
+    enable-expert-parallel distributed-executor-backend nnodes node-rank master-addr master-port served-model-name
+    model api-key ssl-keyfile ssl-certfile ssl-ca-certs root-path""".split()
+)
+# Flags that run code, reach out or show prompts; each with what it opens.
+DANGEROUS_FLAGS = {
+    "trust-remote-code": "runs code that comes with the model",
+    "tool-server": "runs code that a model writes",
+    "middleware": "imports code by name into the API server",
+    "tool-parser-plugin": "imports code by path into the API server",
+    "logits-processors": "imports code by name into the engine",
+    "worker-extension-cls": "imports code by name into the engine",
+    "allowed-local-media-path": "lets clients read files of the node",
+    "enable-log-requests": "writes prompts to the journal",
+    "enable-log-outputs": "writes answers to the journal",
+    "enable-prompt-embeds": "deserialises tensors that clients send",
+    "profiler-config": "adds endpoints that write traces",
+    "kv-events-config": "publishes token ids on every interface",
+}
+DANGEROUS_ENVIRONMENT = {
+    "VLLM_SERVER_DEV_MODE": "adds endpoints that call arbitrary methods of the workers",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "accepts pickles from the network",
+    "VLLM_TORCH_PROFILER_DIR": "adds endpoints that write traces",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "lets clients load adapters from paths",
+    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "writes answers to the journal",
+    "VLLM_API_KEY": "puts a secret into an environment that the unit file shows",
+    "VLLM_PORT": "hangs vLLM 0.11.0 with data parallel; the plan pins the ephemeral range instead",
+    "MS_ROLE": "starts MindSpore's unauthenticated scheduler",
+    "MS_SCHED_HOST": "starts MindSpore's unauthenticated scheduler",
+    "MS_SCHED_PORT": "starts MindSpore's unauthenticated scheduler",
+    "LD_PRELOAD": "loads code into every process",
+    "LD_LIBRARY_PATH": "loads code into every process; the runtime role sets the vetted one",
+    "PYTHONPATH": "loads code into every process",
+}
+PLANNED_ENVIRONMENT = frozenset(
+    """VLLM_HOST_IP VLLM_LOOPBACK_IP VLLM_DP_MASTER_IP VLLM_DP_MASTER_PORT VLLM_NO_USAGE_STATS DO_NOT_TRACK HF_HUB_OFFLINE
+    TRANSFORMERS_OFFLINE GLOO_SOCKET_IFNAME TP_SOCKET_IFNAME HCCL_IF_IP HCCL_SOCKET_IFNAME HCCL_IF_BASE_PORT
+    ASCEND_RT_VISIBLE_DEVICES VLLM_RPC_BASE_PATH""".split()
+)
+
+INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
+
+
+def read_instances(reader, value, nodes, ephemeral):
+    path = "vllm_cluster_instances"
+    if not isinstance(value, list):
+        reader.problem(path, value, "is missing or no list", "Write the list of instances; [] if there are none yet")
+        return []
+    instances, names = [], {}
+    for index, raw in enumerate(value):
+        where = f"{path}[{index}]"
+        if not isinstance(raw, dict):
+            reader.problem(where, raw, "is no mapping", "Write {name: chat, engine: vllm_mindspore, ...}")
+            continue
+        name = str(raw.get("name", ""))
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,23}", name):
+            reader.problem(
+                f"{where}.name",
+                raw.get("name"),
+                "is no name of an instance",
+                "Write at most 24 lower-case letters, digits and -, a letter first",
+            )
+        elif name in names:
+            reader.problem(f"{where}.name", name, f"is the name of {path}[{names[name]}] too", "Give each instance its own name")
+        names.setdefault(name, index)
+        instance = _read_instance(reader, f"{path}[{name or index}]", raw, nodes, ephemeral)
+        if instance is not None:
+            instances.append(instance)
+    return instances
+
+
+def _read_instance(reader, path, raw, nodes, ephemeral):
+    before = len(reader.problems)
+    reader.known_keys(f"{path}.", raw, INSTANCE_KEYS, "key of an instance")
+    for key, choices in (("engine", ENGINES), ("topology", TOPOLOGIES)):
+        if raw.get(key) not in choices:
+            reader.problem(f"{path}.{key}", raw.get(key), "is not known", f"Write one of {', '.join(choices)}")
+    model = raw.get("model")
+    if not isinstance(model, str) or not model.startswith("/") or "/../" in f"{model}/":
+        reader.problem(
+            f"{path}.model", model, "is no absolute path", "Write the model's directory on the nodes, such as /srv/models/NAME"
+        )
+    members = raw.get("nodes")
+    if not isinstance(members, list) or not members:
+        reader.problem(f"{path}.nodes", members, "names no node", "Write the nodes in rank order, head first")
+        members = []
+    members = [str(member) for member in members]
+    times = Counter(members)
+    for member in members:
+        if member not in nodes:
+            near = difflib.get_close_matches(member, list(nodes), n=1, cutoff=0)
+            reader.problem(f"{path}.nodes", member, "is no node of this cluster", f"Write {near[0] if near else 'a node'}")
+        elif times[member] > 1:
+            reader.problem(f"{path}.nodes", member, "stands there more than once", "Name every node once")
+    topology = raw.get("topology")
+    if topology == "single" and len(members) > 1:
+        reader.problem(f"{path}.nodes", members, "is more than one node for topology single", "Write one, or topology data_parallel")
+    if topology in ("data_parallel", "ray") and len(members) == 1:
+        reader.problem(f"{path}.nodes", members, f"is one node for topology {topology}", "Write at least two, or topology single")
+    sizes = {
+        key: reader.integer(f"{path}.{key}", raw.get(key, 1), 1, "size") or 1
+        for key in ("data_parallel_size", "tensor_parallel_size", "pipeline_parallel_size", "api_servers")
+    }
+    _sizes_fit_nodes(reader, path, topology, sizes, members)
+    api_port = reader.port(f"{path}.api_port", raw.get("api_port"), ephemeral)
+    rpc_port = master_port = None
+    if sizes["data_parallel_size"] > 1:
+        rpc_port = reader.port(f"{path}.rpc_port", raw.get("rpc_port"), ephemeral)
+        if rpc_port is not None and len(reader.problems) == before:
+            master_port = reader.port(f"{path}.master_port", raw.get("master_port", rpc_port + 1), ephemeral)
+    else:
+        for key in ("rpc_port", "master_port"):
+            if raw.get(key) is not None:
+                reader.problem(f"{path}.{key}", raw[key], "has no use with data_parallel_size 1", "Remove it")
+    served = raw.get("served_model_name", raw.get("name"))
+    if not isinstance(served, str) or not re.fullmatch(r"[A-Za-z0-9][\w.:/-]{0,127}", served):
+        reader.problem(
+            f"{path}.served_model_name", served, "is no model name", "Write letters, digits and . : / - _, such as my-org/chat"
+        )
+    if not isinstance(raw.get("expert_parallel", False), bool):
+        reader.problem(f"{path}.expert_parallel", raw["expert_parallel"], "is neither true nor false", "Write one of them")
+    ray = _read_ray(reader, f"{path}.ray", raw.get("ray"), topology, ephemeral)
+    npus = _read_npus(reader, path, raw, sizes, members, nodes)
+    arguments = _read_extras(reader, f"{path}.arguments", raw.get("arguments"), PLANNED_FLAGS, DANGEROUS_FLAGS, "flag")
+    environment = _read_extras(
+        reader, f"{path}.environment", raw.get("environment"), PLANNED_ENVIRONMENT, DANGEROUS_ENVIRONMENT, "variable"
+    )
+    if len(reader.problems) > before:
+        return None
+    return Instance(
+        name=str(raw["name"]),
+        engine=str(raw["engine"]),
+        model=str(model).rstrip("/"),
+        topology=str(raw["topology"]),
+        nodes=members,
+        api_port=api_port,
+        rpc_port=rpc_port,
+        master_port=master_port,
+        expert_parallel=raw.get("expert_parallel", False),
+        npus=npus,
+        served_model_name=str(served),
+        ray=ray,
+        arguments=arguments,
+        environment=environment,
+        **sizes,
+    )
+
+
+def _sizes_fit_nodes(reader, path, topology, sizes, members):
+    """Every node gets the same number of ranks."""
+    if topology == "ray":
+        if sizes["data_parallel_size"] > 1:
+            reader.problem(
+                f"{path}.data_parallel_size",
+                sizes["data_parallel_size"],
+                "is not planned over Ray",
+                "Use topology data_parallel, or 1",
+            )
+        ranks = sizes["tensor_parallel_size"] * sizes["pipeline_parallel_size"]
+        if members and ranks % len(members):
+            reader.problem(
+                f"{path}.tensor_parallel_size",
+                sizes["tensor_parallel_size"],
+                f"times pipeline_parallel_size does not fit {len(members)} nodes",
+                f"Write sizes whose product is a multiple of {len(members)}",
+            )
+    elif members and sizes["data_parallel_size"] % len(members):
+        reader.problem(
+            f"{path}.data_parallel_size",
+            sizes["data_parallel_size"],
+            f"does not fit {len(members)} nodes",
+            f"Write a multiple of {len(members)}",
+        )
+
+
+def _read_ray(reader, path, value, topology, ephemeral):
+    """The Ray settings of an instance: one block of ports, the version that is installed, and whether it asks for a token."""
+    if topology != "ray":
+        if value is not None:
+            reader.problem(path, value, f"has no use with topology {topology}", "Remove it")
+        return None
+    example = "Write {ports: 20100-20999, version: 2.60.0}"
+    if not isinstance(value, dict):
+        reader.problem(path, value, "is missing or no mapping", example)
+        return None
+    reader.known_keys(f"{path}.", value, ("ports", "version", "token"), "setting of Ray")
+    try:
+        first, last = parse_ports(value.get("ports"))
+    except ValueError:
+        reader.problem(f"{path}.ports", value.get("ports"), "is no range of ports", example)
+        first, last = 20100, 20999
+    if first < 1024 or last - first + 1 < plan_ray.FEWEST_PORTS:
+        reader.problem(
+            f"{path}.ports", value.get("ports"), f"must lie above 1023 and hold at least {plan_ray.FEWEST_PORTS} ports", example
+        )
+    for (low, high), owner in ((MINDSPORE_PORTS, "MindSpore"), (HCCL_PORTS, "HCCL"), (ephemeral, "the ephemeral range")):
+        if first <= high and low <= last:
+            reader.problem(f"{path}.ports", value.get("ports"), f"overlaps {low}-{high} of {owner}", example)
+    for port, owner in DEFAULT_PORTS.items():
+        if first <= port <= last:
+            reader.problem(f"{path}.ports", value.get("ports"), f"holds {port}, {owner}", example)
+    version = plan_ray.version_numbers(value.get("version"))
+    if version is None:
+        reader.problem(f"{path}.version", value.get("version"), "is no version", "Write the version that is installed, such as 2.60.0")
+        return None
+    capable = version >= plan_ray.FIRST_VERSION_WITH_TOKEN
+    token = value.get("token", capable)
+    if not isinstance(token, bool):
+        reader.problem(f"{path}.token", token, "is neither true nor false", "Write one of them")
+    elif token and not capable:
+        reader.problem(
+            f"{path}.token", True, f"asks for what Ray {value['version']} does not have", "Write Ray 2.52 or newer, or false"
+        )
+    return {"ports": (first, last), "version": str(value["version"]), "token": bool(token)}
+
+
+def _read_npus(reader, path, raw, sizes, members, nodes):
+    """The NPU numbers of an instance on each of its nodes; None for an engine without NPUs."""
+    if raw.get("engine") not in ASCEND_ENGINES:
+        if raw.get("npus"):
+            reader.problem(f"{path}.npus", raw["npus"], "has no use with engine vllm", "Remove it")
+        return None
+    ranks = sizes["data_parallel_size"] * sizes["tensor_parallel_size"] * sizes["pipeline_parallel_size"]
+    needed = ranks // max(len(members), 1)
+    npus = raw.get("npus", list(range(needed)))
+    if not isinstance(npus, list) or any(isinstance(npu, bool) or not isinstance(npu, int) or npu < 0 for npu in npus):
+        reader.problem(f"{path}.npus", npus, "is no list of NPU numbers", f"Write {list(range(needed))}")
+        return None
+    if len(set(npus)) != len(npus) or len(npus) != needed:
+        reader.problem(
+            f"{path}.npus",
+            npus,
+            f"is not {needed} different NPUs, which data_parallel_size and tensor_parallel_size ask of each node",
+            f"Write {needed} numbers, or change the sizes",
+        )
+    for member in members:
+        if member in nodes and npus and max(npus) >= nodes[member].npus:
+            reader.problem(
+                f"{path}.npus" if "npus" in raw else f"{path}.tensor_parallel_size",
+                npus if "npus" in raw else sizes["tensor_parallel_size"],
+                f"does not fit {member}, which has {nodes[member].npus} NPUs (vllm_cluster_npus)",
+                "Use fewer ranks a node, more nodes (topology ray lets one engine span them), or state what the node has",
+            )
+    return [int(npu) for npu in npus]
+
+
+def _read_extras(reader, path, value, planned, dangerous, what):
+    """Additional flags or variables of an instance, without those that the plan decides or that open the node."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        reader.problem(path, value, "is no mapping", f"Write {what}s and their values")
+        return {}
+    extras = {}
+    for key, setting in value.items():
+        plain = str(key).lstrip("-").replace("_", "-") if what == "flag" else str(key)
+        if not re.fullmatch(r"[a-z][a-z0-9.-]*" if what == "flag" else r"[A-Za-z_][A-Za-z0-9_]*", plain):
+            reader.problem(f"{path}.{key}", None, f"is no {what}", "Write its name as the engine documents it")
+        elif plain in planned:
+            reader.problem(f"{path}.{key}", setting, "is decided by the plan", "Remove it")
+        elif plain in dangerous or plain.removeprefix("no-") in dangerous and what == "flag" and setting is False:
+            reader.problem(f"{path}.{key}", setting, dangerous[plain.removeprefix("no-")], "Remove it")
+        elif not isinstance(setting, (str, int, float, bool)) or "\n" in str(setting):
+            reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
+        else:
+            extras[plain] = setting
+    return extras
