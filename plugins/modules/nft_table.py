@@ -1,0 +1,621 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The node's side of a confirmed change of the table inet vllm_hardening."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nft_table
+short_description: Change the packet filter of this collection in one confirmed, atomic transaction
+version_added: 0.1.0
+description:
+  - Makes the nftables table C(inet vllm_hardening) what O(content) says. No other table is read for change or touched.
+  - The candidate is first loaded in a private network namespace on the node, which proves that this kernel and this C(nft) accept it,
+    and is compared there with the loaded rules as the kernel holds them. RV(changed) is true only where they differ, or where the files
+    that load them at boot do.
+  - A change is one transaction; where only set elements differ, only they are sent. Before it is made, a transient systemd timer is armed
+    that puts the previous rules back. The action plugin then opens a new connection to the node and confirms the change over it.
+    Only a confirmed change is written for the next boot. Without a confirmation - the rules lock the controller out, the controller dies, the
+    network parts, the node restarts - the previous rules return by themselves, and the next run reports it.
+  - A node without the table is changed in just the same way; its rollback removes the table.
+options:
+  content:
+    description:
+      - The text of C(table inet vllm_hardening { ... }), as the filter P(vllm_mindspore.hardening.firewall_ruleset#filter) renders it.
+      - Users in C(meta skuid "NAME") are resolved on the node. A line that names a user who does not exist yet is left out and listed in
+        RV(missing_users).
+      - Required with O(state=present).
+    type: str
+  state:
+    description: Whether the table and the files that load it exist.
+    type: str
+    choices: [present, absent]
+    default: present
+  management:
+    description: Who has to keep access. A run whose own login is not covered is refused before anything changes.
+    type: dict
+    suboptions:
+      sources:
+        description: Addresses and networks that may reach SSH.
+        type: list
+        elements: str
+        required: true
+      port:
+        description: The port of the SSH server of the node.
+        type: int
+        default: 22
+  rollback_timeout:
+    description: Seconds until an unconfirmed change is undone, between 5 and 600.
+    type: int
+    default: 30
+  phase:
+    description: What the action plugin asks of the node. Leave it out.
+    type: str
+    choices: [apply, confirm, outcome]
+    default: apply
+  change_id:
+    description: Names a change between the phases. Set by the action plugin.
+    type: str
+  nonce:
+    description: Proves in the phase V(confirm) that this is the node on which the change was made. Set by the action plugin.
+    type: str
+  transport:
+    description: The type of connection that the controller uses. Set by the action plugin.
+    type: str
+    default: ssh
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - ansible.builtin.action_common_attributes.flow
+attributes:
+  check_mode:
+    support: full
+    details: On a node without C(nft) the prediction is made from the text alone, and says so.
+  diff_mode:
+    support: full
+    details: Shows rules and set elements that are added, removed, moved or changed.
+  platform:
+    support: full
+    platforms: linux
+  action:
+    support: full
+  async:
+    support: none
+  bypass_host_loop:
+    support: none
+notes:
+  - Needs root, systemd 244 or newer and C(nft) on the node; Linux 4.18 or newer.
+  - Over a connection that does not cross the packet filter (local, podman, docker) a confirmation proves nothing about it; RV(confirmed_by) says so.
+author:
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: Filter what reaches this node
+  vllm_mindspore.hardening.nft_table:
+    content: "{{ flows | vllm_mindspore.hardening.firewall_ruleset(administrators=['10.77.0.1']) }}"
+    management:
+      sources: [10.77.0.1]
+    rollback_timeout: 30
+  become: true
+
+- name: Take the filter of this collection away
+  vllm_mindspore.hardening.nft_table:
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+steps:
+  description: How many rules and set elements are added, removed, moved or changed.
+  returned: success
+  type: int
+  sample: 3
+transaction:
+  description: How the change was sent, V(elements) (set elements only), V(refill) (all rules, base chains stay) or V(replacement) (the whole table).
+  returned: when the loaded rules change
+  type: str
+  sample: elements
+confirmed_by:
+  description: What proved that the node stays reachable.
+  returned: when the loaded rules changed
+  type: str
+  sample: new ssh connection from 10.77.0.1
+files:
+  description: Files that were or would be written, so that the rules are loaded at boot.
+  returned: success
+  type: list
+  elements: str
+company:
+  description: Other programs that keep packet filter rules on the node. Their tables are left alone.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{"name": "docker", "evidence": "chain DOCKER in table ip nat", "forwards": true}]
+missing_users:
+  description: Users of O(content) that do not exist on the node yet.
+  returned: success
+  type: list
+  elements: str
+previous_change:
+  description: What became of the last change where it was not confirmed, and why.
+  returned: when the last change was not confirmed
+  type: dict
+  sample: {"id": "20260101T000000-0a1b2c", "outcome": "rolled back", "begun": "2026-01-01T00:00:00Z", "login": "10.77.0.1 51234 10.77.0.11 22",
+           "reason": "no new connection confirmed it within 30 s"}
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+import pwd
+import re
+import secrets
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import ChangeError, Journal, Staged, login, now, utc
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import NftError, Table, fingerprint, in_private_network
+
+FAMILY, NAME = "inet", "vllm_hardening"
+TABLE = f"{FAMILY} {NAME}"
+RULES = "/etc/vllm-hardening/firewall.nft"
+UNIT = "/etc/systemd/system/vllm-hardening-firewall.service"
+LINK = "/etc/systemd/system/sysinit.target.wants/vllm-hardening-firewall.service"
+DROP_IN = "/etc/systemd/system/nftables.service.d/vllm-hardening.conf"
+VOLATILE = "/run/vllm-hardening/firewall"
+PERMANENT = "/var/lib/vllm-hardening/firewall"
+
+HEADER = """# The packet filter of vllm_mindspore.hardening, as it was last confirmed.
+# Loaded at boot by vllm-hardening-firewall.service. Changed by the next run of the role vllm_firewall, not by hand.
+"""
+UNIT_TEXT = """# Managed by vllm_mindspore.hardening
+[Unit]
+Description=Packet filter of vllm_mindspore.hardening
+DefaultDependencies=no
+Wants=network-pre.target
+Before=network-pre.target shutdown.target
+After=nftables.service
+Conflicts=shutdown.target
+RequiresMountsFor={rules}
+ConditionPathExists={rules}
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={nft} -f {rules}
+ExecReload={nft} -f {rules}
+
+[Install]
+WantedBy=sysinit.target
+"""
+DROP_IN_TEXT = """# Managed by vllm_mindspore.hardening: starting, reloading and stopping nftables.service flushes every table, this one too.
+[Service]
+ExecStartPost=-{nft} -f {rules}
+ExecReload=-{nft} -f {rules}
+ExecStopPost=-{nft} -f {rules}
+"""
+
+_USER = re.compile(r'skuid "([^"]+)"')
+
+
+class Refusal(Exception):
+    """A clear message for the user; the node is as it was."""
+
+
+def resolve_users(text, lookup):
+    """Names in ``skuid "NAME"`` -> numbers, which need no user database at boot. Lines of unknown users are left out.
+
+    `lookup` maps a name to a number, or None. Returns the text and the unknown names.
+    """
+    missing, lines = [], []
+    for line in text.splitlines():
+        found = _USER.search(line)
+        if found:
+            number = lookup(found.group(1))
+            if number is None:
+                missing.append(found.group(1))
+                continue
+            line = line.replace(found.group(0), f"skuid {number}")
+        lines.append(line)
+    return "\n".join(lines) + "\n", missing
+
+
+def user_number(name):
+    """The number of a user of this node, or None."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def files_for(content, nft):
+    """What has to lie on disk so that the rules are there before the network is: path -> text, or (target,) for a link."""
+    return {
+        RULES: HEADER + nft_change.replacement(TABLE, content),
+        UNIT: UNIT_TEXT.format(nft=nft, rules=RULES),
+        DROP_IN: DROP_IN_TEXT.format(nft=nft, rules=RULES),
+        LINK: (UNIT,),
+    }
+
+
+def differing(files):
+    """The paths whose content on disk is not the wanted one."""
+    paths = []
+    for path, wanted in files.items():
+        try:
+            if isinstance(wanted, tuple):
+                same = os.readlink(path) == wanted[0]
+            else:
+                with open(path, encoding="utf-8") as stream:
+                    same = stream.read() == wanted
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            paths.append(path)
+    return paths
+
+
+def stage(files, paths):
+    """Write beside their final place what has to be renamed there later."""
+    staged = Staged()
+    for path in paths:
+        wanted = files[path]
+        if isinstance(wanted, tuple):
+            staged.link(path, wanted[0])
+        else:
+            staged.file(path, wanted, 0o600 if path.startswith((PERMANENT, RULES)) else 0o644)
+
+
+class Firewall:
+    """One run of the module."""
+
+    def __init__(self, module):
+        self.module = module
+        self.parameters = module.params
+        self.nft = module.get_bin_path("nft", opt_dirs=["/usr/sbin", "/sbin"])
+        self.table = Table(module.run_command, self.nft, FAMILY, NAME)
+        self.journal = Journal(VOLATILE, PERMANENT)
+        self.result = {"changed": False}
+
+    # -- apply --------------------------------------------------------------------------------------------------------
+
+    def apply(self):
+        check = self.module.check_mode
+        present = self.parameters["state"] == "present"
+        content, missing = "", []
+        if present:
+            content, missing = resolve_users(self.parameters["content"], user_number)
+        self.result["missing_users"] = missing
+        if os.geteuid():
+            raise Refusal("root is needed to read and change the packet filter; add become: true")
+        if not check:
+            self.lock = self.journal.lock()
+        state = self.recover()
+        self.result["company"] = company = firewall_company.detect()
+        self.preflight()
+
+        live = self.table.read()
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        confirmed = state.get("confirmed", {})
+        trial = None
+        if present and not (confirmed.get("content") == digest and live and confirmed.get("canonical") == fingerprint(live)):
+            trial = self.trial(content, live)
+        elif not present and live:
+            trial = {"canonical": "", "want": None, "have": self.table.describe() if self.nft else None,
+                     "kind": "replacement", "text": nft_change.removal(TABLE), "previous": self.previous(), "same": False}
+        filters = trial is not None and not trial["same"]
+        files = files_for(content, self.nft or "/usr/sbin/nft") if present else {}
+        stale = differing(files) if present else [path for path in (RULES, UNIT, LINK, DROP_IN) if os.path.lexists(path)]
+
+        self.warn(company, present)
+        steps = nft_change.difference(trial["have"], trial["want"]) if filters else []
+        if filters and not steps:
+            steps = [("changed", f"table {TABLE}", "flags, comments, or the order of its chains")]
+        self.result.update(changed=bool(filters or stale), files=stale, steps=len(steps))
+        self.result["diff"] = {"prepared": nft_change.diff_text(steps + [("changed" if present else "removed", "file", path) for path in stale])}
+        if filters:
+            self.result["transaction"] = trial["kind"]
+        if check or not self.result["changed"]:
+            return
+        record = {"content": digest, "canonical": trial["canonical"] if trial else fingerprint(live)}
+        if filters:
+            self.change(trial, record, files, stale)
+        else:
+            self.settle(files, stale, record)
+
+    def preflight(self):
+        management = self.parameters["management"]
+        seen = login()
+        if self.parameters["transport"] not in ("ssh", "paramiko", "libssh"):
+            seen = None
+        self.login = seen
+        if not management or not seen:
+            return
+        source, dummy, destination, port = (seen.split() + ["", "", "", ""])[:4]
+        try:
+            address = ipaddress.ip_address(source.partition("%")[0])
+            address = getattr(address, "ipv4_mapped", None) or address
+            networks = [ipaddress.ip_network(text) for text in management["sources"]]
+        except ValueError as error:
+            raise Refusal(f"management: {error}") from None
+        if not any(address in network for network in networks if network.version == address.version):
+            raise Refusal(
+                f"this run reaches the node from {address} (what the node sees, behind any NAT or bastion), and vllm_firewall_administrators = "
+                f"{', '.join(management['sources'])} does not contain it: the next login would be refused. Add {address} or its network.")
+        if port != str(management["port"]):
+            raise Refusal(
+                f"this run reaches SSH of the node at {destination} port {port}, and vllm_firewall_ssh_port = {management['port']} opens another: "
+                f"the next login would be refused. Write vllm_firewall_ssh_port: {port}.")
+
+    def previous(self):
+        text = self.table.text() if self.nft else ""
+        return nft_change.replacement(TABLE, text) if text else nft_change.removal(TABLE)
+
+    def trial(self, content, live):
+        """Load the candidate where it can do no harm, and find a transaction and a rollback that are proved to work."""
+        if not self.nft:
+            message = "nft is not installed on this node: install the package nftables"
+            if not self.module.check_mode:
+                raise Refusal(message)
+            self.module.warn(f"{message}. The prediction is made from the text alone.")
+            lines = [line.strip() for line in content.splitlines() if line.startswith("\t\t") and not line.strip().startswith("#")]
+            want = {"chains": {"table": {"declaration": TABLE, "rules": [{"key": line, "text": line} for line in lines]}}, "sets": {}}
+            return {"canonical": "", "have": None, "want": want, "kind": "replacement", "same": False}
+        now_loaded = fingerprint(live)
+        have = self.table.describe() if live else None
+        previous = self.previous()
+        table = self.table
+
+        def rehearse():
+            table.load(nft_change.replacement(TABLE, content))
+            canonical, want = fingerprint(table.read()), table.describe()
+            if canonical == now_loaded:
+                return {"canonical": canonical, "same": True}
+            found = {"canonical": canonical, "same": False, "want": want, "kind": None, "exact": True}
+            candidates = [("replacement", nft_change.replacement(TABLE, content))]
+            if have:
+                candidates.insert(0, ("refill", nft_change.refill(TABLE, have, content, want)))
+            if nft_change.only_elements_differ(have, want):
+                candidates.insert(0, ("elements", nft_change.element_update(TABLE, have, want)))
+            for kind, text in candidates:
+                table.load(previous)
+                if fingerprint(table.read()) != now_loaded:
+                    found["exact"] = False
+                try:
+                    table.load(text)
+                except NftError:
+                    continue
+                if fingerprint(table.read()) == canonical:
+                    found.update(kind=kind, text=text)
+                    break
+            table.load(previous)
+            return found
+
+        try:
+            found = in_private_network(rehearse)
+        except NftError as error:
+            raise Refusal(f"the new rules do not load on this node, which is unchanged. nft said: {error}") from None
+        except OSError as error:
+            raise Refusal(f"the new rules cannot be tried in a private network namespace ({error.strerror}); run on the host itself, as root") from None
+        if not found["same"] and not found["kind"]:
+            raise Refusal("no transaction leads from the loaded rules to the new ones on this kernel; the node is unchanged")
+        found.update(have=have, previous=previous)
+        if not found["same"] and not found["exact"]:
+            found["previous"] = self.confirmed_rules()
+        return found
+
+    def confirmed_rules(self):
+        """The rollback of a table that nft cannot list in a loadable way (somebody else wrote into it): the last confirmed rules."""
+        try:
+            with open(RULES, encoding="utf-8") as stream:
+                text = stream.read()
+        except OSError:
+            raise Refusal(f"the loaded table {TABLE} cannot be put back from its listing, and there are no confirmed rules in {RULES} to return to; "
+                          f"remove it by hand (nft delete table {TABLE}) and run again") from None
+        self.module.warn(f"The loaded table {TABLE} was written by somebody else in a way that its listing does not load again; "
+                         "a rollback would return to the last confirmed rules instead.")
+        return text
+
+    def warn(self, company, present):
+        content = self.parameters["content"] or ""
+        if present and "forwarding refused" in content:
+            for one in company:
+                if one["forwards"]:
+                    self.module.warn(f"{one['name']} is present ({one['evidence']}) and this filter refuses all forwarding, also for containers; "
+                                     "write vllm_firewall_forwarding: containers where they need the network.")
+        if self.result["missing_users"]:
+            self.module.warn(f"Users that do not exist yet: {', '.join(self.result['missing_users'])}. Their egress is limited from the next run on.")
+
+    def change(self, trial, record, files, stale):
+        """Arm the rollback, change the rules. The confirmation is the next phase's."""
+        if not os.path.isdir("/run/systemd/system"):
+            raise Refusal("this node does not run systemd, which has to put the previous rules back if the new ones lock you out")
+        systemd_run = self.module.get_bin_path("systemd-run", required=True)
+        seconds = self.parameters["rollback_timeout"]
+        identifier = self.parameters["change_id"] or time.strftime("%Y%m%dT%H%M%S-") + secrets.token_hex(3)
+        present = self.parameters["state"] == "present"
+        record.update(at=utc(), id=identifier)
+        change = {
+            "id": identifier, "nonce": secrets.token_hex(16), "boot": self.journal.identity(), "begun": utc(), "deadline": now() + seconds,
+            "seconds": seconds, "login": self.login, "canonical": trial["canonical"], "staged": stale, "present": present,
+        }
+        state_files = {self.journal.state_file: _json({"confirmed": record} if present else {})}
+        staged = stale + list(state_files) if present else list(state_files)
+        try:
+            begun = dict(self.journal.state(), pending={key: value for key, value in change.items() if key != "nonce"})
+            stage({self.journal.state_file: _json(begun)}, [self.journal.state_file])
+            Staged.commit([self.journal.state_file])
+            stage({**files, **state_files}, staged)
+            change["staged"] = staged
+            rollback = self.journal.begin(change, trial["previous"], self.nft, staged)
+        except OSError as error:
+            Staged.discard(staged)
+            raise Refusal(f"{error.filename or PERMANENT}: {error.strerror}; nothing was changed") from None
+        unit = f"vllm-hardening-rollback-{identifier}"
+        code, dummy, error = self.module.run_command([
+            systemd_run, "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds}", "--timer-property=AccuracySec=100ms",
+            "--property=Type=oneshot", "--property=Restart=on-failure", "--property=RestartSec=1", "/bin/sh", rollback])
+        if code:
+            self.disarm(identifier, staged)
+            raise Refusal(f"systemd does not arm the rollback: {error.strip()}; nothing was changed")
+        try:
+            self.table.load(trial["text"])
+        except NftError as error:
+            self.disarm(identifier, staged)
+            raise Refusal(f"nft refused the change, the rules are as they were: {error}") from None
+        self.result["change"] = {"id": identifier, "nonce": change["nonce"], "seconds": seconds, "login": self.login}
+
+    def disarm(self, identifier, staged):
+        self.module.run_command(["systemctl", "stop", f"vllm-hardening-rollback-{identifier}.timer"])
+        self.journal.forget(identifier)
+        Staged.discard(staged)
+        state = self.journal.state()
+        if state.pop("pending", None):
+            stage({self.journal.state_file: _json(state)}, [self.journal.state_file])
+            Staged.commit([self.journal.state_file])
+
+    def settle(self, files, stale, record):
+        """The loaded rules are right already; only files are not."""
+        record.update(at=utc(), id="files")
+        if files:
+            files = {**files, self.journal.state_file: _json({"confirmed": record})}
+            try:
+                stage(files, stale + [self.journal.state_file])
+            except OSError as error:
+                Staged.discard(files)
+                raise Refusal(f"{error.filename}: {error.strerror}; nothing was changed") from None
+            Staged.commit(stale + [self.journal.state_file])
+        else:
+            self.remove_files()
+        self.reload(stale)
+
+    def remove_files(self):
+        for path in (LINK, DROP_IN, UNIT, RULES, self.journal.state_file, self.journal.outcome_file):
+            if os.path.lexists(path):
+                os.unlink(path)
+        for path in (os.path.dirname(DROP_IN), os.path.dirname(RULES), PERMANENT):
+            try:
+                os.rmdir(path)
+            except OSError:
+                continue
+
+    def reload(self, paths):
+        if any(path in (UNIT, LINK, DROP_IN) for path in paths):
+            code, dummy, error = self.module.run_command(["systemctl", "daemon-reload"])
+            if code:
+                self.module.warn(f"systemctl daemon-reload: {error.strip()}")
+
+    def recover(self):
+        """Finish what earlier runs left, tell what became of it, and refuse while another change is open. Returns the state."""
+        check = self.module.check_mode
+        for identifier, (state, record) in self.journal.changes().items():
+            if state == "pending" and now() < record["deadline"] + 2:
+                raise ChangeError(f"another change of the firewall of this node waits for its confirmation: {identifier}, begun {record['begun']} "
+                                  f"from {record['login'] or 'the node itself'}; without one it is undone in {max(0, record['deadline'] - now()):.0f} s. "
+                                  "Run again after that")
+            if state in ("pending", "rolling-back") and not check:
+                self.module.run_command(["/bin/sh", os.path.join(self.journal.directory(identifier), "rollback")])
+            if state != "confirmed" and record:
+                self.tell(record, "rolled back", f"no new connection confirmed it within {record['seconds']} s")
+            if not check:
+                self.journal.forget(identifier)
+        state = self.journal.state()
+        pending = state.get("pending")
+        if pending and "previous_change" not in self.result:
+            if os.path.exists(self.journal.outcome_file):
+                self.tell(pending, "rolled back", f"no new connection confirmed it within {pending['seconds']} s")
+            else:
+                self.tell(pending, "gone with a restart", "the node restarted before the change was confirmed and loaded the rules of before")
+        if pending and not check:
+            state.pop("pending")
+            stage({self.journal.state_file: _json(state)}, [self.journal.state_file])
+            Staged.commit([self.journal.state_file])
+            Staged.discard([RULES, UNIT, LINK, DROP_IN])
+            if os.path.exists(self.journal.outcome_file):
+                os.unlink(self.journal.outcome_file)
+        return state
+
+    def tell(self, record, outcome, reason):
+        self.result["previous_change"] = {"id": record["id"], "outcome": outcome, "begun": record["begun"], "login": record["login"], "reason": reason}
+        self.module.warn(f"The change of {record['begun']} (from {record['login'] or 'the node itself'}) was {outcome}: {reason}.")
+
+    # -- the phases after -----------------------------------------------------------------------------------------------
+
+    def confirm(self):
+        identifier = self.parameters["change_id"] or ""
+        token, change = self.journal.token(identifier)
+        if token != "pending":
+            raise ChangeError(f"the change {identifier} is {token or 'not known to this node (it restarted, or another node answers at this address)'}",
+                              token or "unknown")
+        if self.parameters["nonce"] != change["nonce"] or self.journal.identity() != change["boot"]:
+            raise ChangeError("another node, or another boot of it, answers at this address", "foreign")
+        seen = login()
+        over_network = self.parameters["transport"] in ("ssh", "paramiko", "libssh")
+        if over_network and seen == change["login"]:
+            raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing", "pending")
+        if fingerprint(self.table.read()) != change["canonical"]:
+            raise ChangeError("another program changed the table since; the previous rules will be put back", "pending")
+        self.journal.confirm(identifier)
+        unit = f"vllm-hardening-rollback-{identifier}.timer"
+        self.module.run_command(["systemctl", "stop", unit])
+        if change["present"]:
+            Staged.commit(change["staged"])
+        else:
+            Staged.discard(change["staged"])
+            self.remove_files()
+        self.reload([UNIT] if not change["present"] else change["staged"])
+        self.journal.forget(identifier)
+        transport = self.parameters["transport"]
+        self.result["confirmed_by"] = (f"new {transport} connection from {seen.split()[0]}" if over_network and seen
+                                       else f"nothing: the connection {transport} does not cross the packet filter")
+
+    def outcome(self):
+        token, dummy = self.journal.token(self.parameters["change_id"] or "")
+        self.result["outcome"] = token or "unknown"
+
+
+def _json(value):
+    return json.dumps(value, sort_keys=True, indent=1) + "\n"
+
+
+def main():
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "content": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "management": {"type": "dict", "options": {
+                "sources": {"type": "list", "elements": "str", "required": True},
+                "port": {"type": "int", "default": 22},
+            }},
+            "rollback_timeout": {"type": "int", "default": 30},
+            "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
+            "change_id": {"type": "str"},
+            "nonce": {"type": "str", "no_log": False},
+            "transport": {"type": "str", "default": "ssh"},
+        },
+        supports_check_mode=True,
+    )
+    if module.params["phase"] == "apply" and module.params["state"] == "present" and not (module.params["content"] or "").strip():
+        module.fail_json(msg="content: is missing; write the text of the table, or state: absent")
+    if not 5 <= module.params["rollback_timeout"] <= 600:
+        module.fail_json(msg=f"rollback_timeout: {module.params['rollback_timeout']} is not between 5 and 600 seconds")
+    firewall = Firewall(module)
+    try:
+        getattr(firewall, module.params["phase"])()
+    except ChangeError as error:
+        module.fail_json(msg=str(error), outcome=error.outcome, **firewall.result)
+    except (Refusal, NftError) as error:
+        module.fail_json(msg=str(error), **firewall.result)
+    except RulesetUnreadable as error:
+        module.fail_json(msg=f"the loaded rules cannot be read: {error}", **firewall.result)
+    module.exit_json(**firewall.result)
+
+
+if __name__ == "__main__":
+    main()
