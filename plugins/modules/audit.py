@@ -1,0 +1,113 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Observe everything the audit wants to know of a host, in one execution."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: audit
+short_description: Observe a host for the audit
+version_added: 0.1.0
+description:
+  - Reads addresses, listening sockets with their owners and units, units with their effective properties and processes, kernel
+    settings, files and the loaded packet filter of a host.
+  - It judges nothing. A part that cannot be observed is empty and its reason is in RV(observation.unknown).
+  - Values of environment variables whose names tell of a secret are not returned.
+options:
+  units:
+    description: The systemd units to describe.
+    type: list
+    elements: str
+    default: []
+  sysctls:
+    description: The kernel settings to read, named as in sysctl.d(5); C(*) stands for every interface.
+    type: list
+    elements: str
+    default: []
+  files:
+    description: The files to describe, as paths and shell patterns.
+    type: list
+    elements: str
+    default: []
+  policy:
+    description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not read.
+    type: dict
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+attributes:
+  check_mode: {support: full}
+  diff_mode: {support: none}
+  platform: {support: full, platforms: linux}
+author:
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
+"""
+
+EXAMPLES = r"""
+- name: See who listens on a host and whether its SSH daemon is the distribution's
+  vllm_mindspore.hardening.audit:
+    units: [ssh.service]
+    files: [/etc/ssh/sshd_config]
+    sysctls: [net.ipv4.ip_local_port_range, net.ipv4.conf.*.accept_redirects]
+  register: host
+"""
+
+RETURN = r"""
+observation:
+  description: What the host told.
+  returned: success
+  type: dict
+  contains:
+    version:
+      description: The version of this structure.
+      type: int
+      sample: 1
+    host:
+      description: Names and versions the findings depend on.
+      type: dict
+    addresses:
+      description: Every address of the host with its interface, prefix length and scope.
+      type: list
+      elements: dict
+    listeners:
+      description: Every listening TCP and bound UDP socket with address, port, user id, process and unit.
+      type: list
+      elements: dict
+    units:
+      description: Properties and processes by unit.
+      type: dict
+    sysctls:
+      description: Values by setting and file below C(/proc/sys).
+      type: dict
+    files:
+      description: Type, mode, owner, group and SHA-256 by path.
+      type: dict
+    packet_filter:
+      description: What the evaluation of the loaded rules found.
+      type: dict
+    unknown:
+      description: The reasons for parts that could not be observed, by part.
+      type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import observe
+
+
+def main():
+    """Observe and report."""
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "list", "elements": "str", "default": []},
+            "sysctls": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "policy": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, observation=observe(module.params))
+
+
+if __name__ == "__main__":
+    main()
