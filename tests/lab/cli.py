@@ -86,22 +86,26 @@ def _become(command: list[str], environment: dict[str, str] | None = None) -> No
 def _up(options: argparse.Namespace) -> None:
     spec = labs.resolve(options.name, _asked(options), labs.specs().get(options.name))
     machine.demand(free_gib=1)
-    with machine.lock("labs", shared=True):
-        with machine.lock("prepare"):
+    try:
+        with machine.lock("use", shared=True):
             machine.prepare()
-        with machine.lock(f"lab-{spec.name}"):
-            labs.Lab(spec).up()
+            with machine.lock(f"lab-{spec.name}"):
+                labs.Lab(spec).up()
+    except BaseException:
+        machine.release()
+        raise
     say(f"inventory: {spec.directory}/inventory.yml; log in with: tests/lab/lab ssh --name {spec.name} HOST")
 
 
 def _down(options: argparse.Namespace) -> None:
     machine.demand()
-    with machine.lock("labs"):
+    with machine.lock("use", shared=True):
         machine.prepare()
         known = {entry["lab"] for entry in Podman().hosts()} | set(labs.specs())
         for name in sorted(known) if options.all else [topology.lab_name(options.name)]:
-            labs.down(name)
-        machine.release()
+            with machine.lock(f"lab-{name}"):
+                labs.down(name)
+    machine.release()
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -116,7 +120,7 @@ def _roots(options: argparse.Namespace) -> None:
     for root in options.roots:
         roots.parse(root)
     machine.demand()
-    with machine.lock("labs"):
+    with machine.lock("use", shared=True):
         machine.prepare()
         podman = Podman()
         if options.remove:
@@ -124,7 +128,7 @@ def _roots(options: argparse.Namespace) -> None:
                 say(f"removed {image}")
         else:
             roots.build(options.roots or list(roots.SUITES), podman, again=options.again)
-        machine.release()
+    machine.release()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,4 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Refusal as refusal:
         say(str(refusal))
         return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
     return 0

@@ -167,6 +167,7 @@ class Lab:
             root = self.root(host.name)
             plumbing = self._runtime / host.name
             self._podman.create(self.name, host.name, roots.image(root), root, plumbing, list(self.spec.mounts))
+        if not present or present["state"] == "created":
             self._podman.unpack(self.name, host.name, self._identity(host.name, key))
         self._podman.start(self.name, host.name)
 

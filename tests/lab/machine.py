@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from . import sysctls
 from .progress import say, step
 from .topology import Refusal
 
@@ -24,7 +25,7 @@ CONTAINERS_CONF = RUNTIME / "containers.conf"
 _MOUNTS = RUNTIME / "namespaces"
 _MOUNT_NAMESPACE = _MOUNTS / "mnt"
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-_INSTANCES_BEFORE = RUNTIME / "max_user_instances"
+_SYSCTLS_BEFORE = RUNTIME / "sysctls.json"
 _CAP_SYS_RESOURCE = 24
 
 TOOLS = {
@@ -75,19 +76,26 @@ def demand(free_gib: float = 0) -> None:
         return
     with lock("packages"), step(f"installing {' '.join(missing)}"):
         run("apt-get", "update", "-q")
-        # A preset would start podman's API socket and an nftables service that nobody asked for.
         install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
         run("env", "DEBIAN_FRONTEND=noninteractive", *install, *missing)
 
 
 @contextlib.contextmanager
-def lock(name: str, shared: bool = False):
-    """Hold a lock among all labs of the machine."""
+def lock(name: str, shared: bool = False, wait: bool = True):
+    """Hold a lock among all labs of the machine; yields False where it is taken and ``wait`` is false."""
     folder = Path("/run/lock")
     folder.mkdir(exist_ok=True)
+    mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with open(folder / f"vllm-lab-{name}", "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            with step(f"waiting for another lab ({name})"):
+                fcntl.flock(file, mode)
+        yield True
 
 
 def limits() -> list[str]:
@@ -106,6 +114,11 @@ def limits() -> list[str]:
 
 def prepare() -> None:
     """Make what all labs share: podman's configuration, the plumbing hook, the mount namespace, kernel limits."""
+    with lock("prepare"):
+        _prepare()
+
+
+def _prepare() -> None:
     LABS.mkdir(parents=True, exist_ok=True)
     HOOKS.mkdir(exist_ok=True)
     plumb = RUNTIME / "plumb"
@@ -130,10 +143,10 @@ def prepare() -> None:
         'lock_type = "file"\n'
         'runtime = "crun"\n',
     )
+    if not _SYSCTLS_BEFORE.exists():
+        replace(_SYSCTLS_BEFORE, json.dumps(sysctls.read(), indent=1))
     # Each systemd takes six to ten instances; when they run out it exits without a word.
     if int(_INSTANCES.read_text(encoding="ascii")) < 1024:
-        if not _INSTANCES_BEFORE.exists():
-            replace(_INSTANCES_BEFORE, _INSTANCES.read_text(encoding="ascii"))
         _INSTANCES.write_text("1024", encoding="ascii")
     # iproute2 makes /run/netns a shared mount at its first use: before the namespace below, so that it is seen there.
     if not mounted(Path("/run/netns")):
@@ -189,13 +202,14 @@ def own_networks() -> list[str]:
 
 
 def release() -> None:
-    """Undo ``prepare``, once no lab is left."""
-    if not RUNTIME.exists() or (LABS.exists() and any(LABS.iterdir())):
-        return
-    if _INSTANCES_BEFORE.exists():
-        _INSTANCES.write_text(_INSTANCES_BEFORE.read_text(encoding="ascii"), encoding="ascii")
-    for mount in (_MOUNT_NAMESPACE, _MOUNTS):
-        while mounted(mount):
-            run("umount", str(mount))
-    shutil.rmtree(RUNTIME)
-    say("nothing is left of the labs but the cached roots")
+    """Undo ``prepare``, unless there is a lab or somebody is about to make one."""
+    with lock("prepare"), lock("use", wait=False) as alone:
+        if not alone or not RUNTIME.exists() or (LABS.exists() and any(LABS.iterdir())):
+            return
+        if _SYSCTLS_BEFORE.exists():
+            sysctls.restore(json.loads(_SYSCTLS_BEFORE.read_text(encoding="utf-8")))
+        for mount in (_MOUNT_NAMESPACE, _MOUNTS):
+            while mounted(mount):
+                run("umount", str(mount))
+        shutil.rmtree(RUNTIME)
+        say("nothing is left of the labs but the cached roots")

@@ -47,10 +47,10 @@ def parse(text: str) -> tuple[str, list[str]]:
 
 
 def image(text: str) -> str:
-    """The image of a root. Its tag changes with the recipe, so that an outdated one is never used."""
+    """The image of a root: its tag is a readable part and a hash of the recipe, so that an outdated one is never used."""
     suite, packages = parse(text)
     recipe = hashlib.sha256(repr((suite, PACKAGES, packages, _CUSTOMIZE)).encode()).hexdigest()[:12]
-    return f"{_REPOSITORY}:{suite}-{recipe}"
+    return f"{_REPOSITORY}:{'_'.join([suite, *packages])[:100]}-{recipe}"
 
 
 def sources(indexes: str, suite: str) -> list[str]:
@@ -81,6 +81,8 @@ def build(texts: list[str], podman: Podman, again: bool = False) -> None:
             if again or name not in podman.images():
                 with step(f"building root {text}"):
                     _build(text, name, podman)
+                for old in outdated(name, podman.images()):
+                    podman.discard(old)
 
 
 def _build(text: str, name: str, podman: Podman) -> None:
@@ -115,3 +117,9 @@ def discard(podman: Podman) -> list[str]:
     for name in names:
         podman.discard(name)
     return names
+
+
+def outdated(name: str, images: set[str]) -> list[str]:
+    """Images of the same root as ``name`` made from another recipe."""
+    readable = name.rpartition("-")[0]
+    return sorted(other for other in images if other != name and other.rpartition("-")[0] == readable)

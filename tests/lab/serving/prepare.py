@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Make what the lab's nodes serve: a directory of locked wheels of the CPU build of vLLM, and a tiny random model.
 
