@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
     def _confirm(self, change, transport, task_vars):
         """Confirm over a connection made after the change. Returns the node's answer, or None and what went wrong."""
         until = time.monotonic() + change["seconds"]
-        complaint = "no attempt was made"
+        complaint = ""
         arguments = {**self._task.args, "phase": "confirm", "change_id": change["id"], "nonce": change["nonce"], "transport": transport}
         while time.monotonic() < until:
             try:
@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
             else:
                 if not answer.get("failed"):
                     return answer, ""
-                complaint = answer.get("msg", "")
+                complaint = complaint or answer.get("msg", "")
                 if answer.get("outcome") in ("rolled-back", "rolling-back", "unknown", "foreign", "pending"):
                     return None, complaint
             time.sleep(1)

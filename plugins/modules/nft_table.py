@@ -200,6 +200,7 @@ ExecReload=-{nft} -f {rules}
 ExecStopPost=-{nft} -f {rules}
 """
 
+NO_NFT = "nft is not installed on this node: install the package nftables"
 _USER = re.compile(r'skuid "([^"]+)"')
 
 
@@ -306,6 +307,8 @@ class Firewall:
         if present and not (confirmed.get("content") == digest and live and confirmed.get("canonical") == fingerprint(live)):
             trial = self.trial(content, live)
         elif not present and live:
+            if not self.nft and not check:
+                raise Refusal(f"{NO_NFT}, so the table {TABLE} cannot be removed")
             trial = {"canonical": "", "want": None, "have": self.table.describe() if self.nft else None,
                      "kind": "replacement", "text": nft_change.removal(TABLE), "previous": self.previous(), "same": False}
         filters = trial is not None and not trial["same"]
@@ -359,10 +362,9 @@ class Firewall:
     def trial(self, content, live):
         """Load the candidate where it can do no harm, and find a transaction and a rollback that are proved to work."""
         if not self.nft:
-            message = "nft is not installed on this node: install the package nftables"
             if not self.module.check_mode:
-                raise Refusal(message)
-            self.module.warn(f"{message}. The prediction is made from the text alone.")
+                raise Refusal(f"{NO_NFT}, then run again; nothing was changed")
+            self.module.warn(f"{NO_NFT}. The prediction is made from the text alone.")
             lines = [line.strip() for line in content.splitlines() if line.startswith("\t\t") and not line.strip().startswith("#")]
             want = {"chains": {"table": {"declaration": TABLE, "rules": [{"key": line, "text": line} for line in lines]}}, "sets": {}}
             return {"canonical": "", "have": None, "want": want, "kind": "replacement", "same": False}
