@@ -8,7 +8,7 @@ their documentation, it stands beside the line that uses it.
 from __future__ import annotations
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, plan_ray
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import read_clusters
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ASCEND_ENGINES, HCCL_PORTS, MASTER_PORTS, MINDSPORE_PORTS
 
@@ -63,7 +63,7 @@ def _sets(cluster):
 def _plan_node(cluster, node, members):
     addresses = {segment: [str(address) for address in found] for segment, found in node.addresses.items()}
     fixed = [ports for instance, rank in members for ports in _fixed_ports(instance, rank)]
-    reserved = [format_ports(ports) for ports in merge_ports(fixed)]
+    reserved = [format_ports(ports) for ports in merge_ports(fixed + plan_gateway.ports(cluster, members))]
     return {
         "cluster": cluster.name,
         "addresses": addresses,
@@ -72,9 +72,11 @@ def _plan_node(cluster, node, members):
         "reserved_ports": reserved,
         "sysctls": _sysctls(cluster, node, reserved),
         "flows": _flows(cluster, node, addresses, members),
-        "egress": [_egress(cluster, instance) for instance, _rank in members],
-        "listeners": [listener for instance, rank in members for listener in _listeners(cluster, node, instance, rank)],
+        "egress": [_egress(cluster, instance) for instance, _rank in members] + plan_gateway.egress(cluster, members),
+        "listeners": [listener for instance, rank in members for listener in _listeners(cluster, node, instance, rank)]
+        + plan_gateway.listeners(cluster, node, members),
         "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],
+        "gateway": plan_gateway.gateway(cluster, node, members),
     }
 
 
@@ -85,8 +87,17 @@ def _bind_address(cluster, instance, segment):
     return str(cluster.nodes[instance.nodes[0]].addresses[segment][0])
 
 
-def _api_address(cluster, instance):
-    return str(cluster.nodes[instance.nodes[0]].addresses["api"][0])
+def _api_addresses(cluster, instance):
+    """Where clients reach the API; an engine without a gateway binds a single address."""
+    found = cluster.nodes[instance.nodes[0]].addresses["api"]
+    return [str(address) for address in (found if cluster.metrics_port is not None else found[:1])]
+
+
+def _engine_api(cluster, instance):
+    """(address, port) that the engine's own API listens on."""
+    if cluster.metrics_port is not None:
+        return plan_gateway.LOOPBACK, instance.backend_port
+    return _api_addresses(cluster, instance)[0], instance.api_port
 
 
 def _engine_ports(instance):
@@ -184,7 +195,7 @@ def _flows(cluster, node, addresses, members):
                     node,
                     f"{instance.name}-api",
                     ["@clients"],
-                    [_api_address(cluster, instance)],
+                    _api_addresses(cluster, instance),
                     "api",
                     [str(instance.api_port)],
                     f"API of {instance.name}",
@@ -202,7 +213,23 @@ def _flows(cluster, node, addresses, members):
                     f"traffic between the nodes of {instance.name}",
                 )
             )
+    if plan_gateway.heads(cluster, members):
+        flows.append(
+            _flow(
+                node,
+                "metrics",
+                ["@monitors"],
+                addresses["management"],
+                "management",
+                [str(cluster.metrics_port)],
+                "metrics and health",
+            )
+        )
     return flows
+
+
+def _unit(instance):
+    return f"vllm-{instance.name}.service"
 
 
 def _user(instance):
@@ -236,12 +263,15 @@ def _listeners(cluster, node, instance, rank):
             "ports": [format_ports(ports)],
             "what": what,
             "wildcard": wildcard,
+            "unit": _unit(instance),
         }
 
     own = str(node.addresses["internal"][0]) if instance.spans else "127.0.0.1"
     listeners = []
     if rank == 0:
-        listeners.append(listener(_api_address(cluster, instance), (instance.api_port, instance.api_port), "API"))
+        if cluster.metrics_port is None:
+            address, port = _engine_api(cluster, instance)
+            listeners.append(listener(address, (port, port), "API"))
         if instance.rpc_port is not None:
             listeners.append(listener(own, (instance.rpc_port, instance.rpc_port), "data-parallel handshake, while starting"))
     listeners.append(listener(own, cluster.ephemeral_ports, "engine sockets"))
@@ -259,7 +289,7 @@ def _instance(cluster, node, instance, rank):
         "name": instance.name,
         "rank": rank,
         "head": head,
-        "unit": f"vllm-{instance.name}.service",
+        "unit": _unit(instance),
         "user": _user(instance),
         "engine": instance.engine,
         "topology": instance.topology,
@@ -267,7 +297,14 @@ def _instance(cluster, node, instance, rank):
         "npus": instance.npus,
         "arguments": _arguments(cluster, instance, rank) if head or instance.ray is None else None,
         "environment": _environment(cluster, node, instance),
-        "api": {"address": _api_address(cluster, instance), "port": instance.api_port} if head else None,
+        "api": {
+            "address": _api_addresses(cluster, instance)[0],
+            "port": instance.api_port,
+            "tls": cluster.metrics_port is not None,
+        }
+        if head
+        else None,
+        "credentials": plan_gateway.credentials(cluster, instance) if head else {},
         "ray": _ray(cluster, node, instance, head) if instance.ray is not None else None,
     }
 
@@ -289,7 +326,8 @@ def _arguments(cluster, instance, rank):
     """The engine's command line without the program. Every address and port is there, also where it equals a default."""
     arguments = ["serve", instance.model, "--served-model-name", instance.served_model_name]
     if rank == 0:
-        arguments += ["--host", _api_address(cluster, instance), "--port", str(instance.api_port)]
+        address, port = _engine_api(cluster, instance)
+        arguments += ["--host", address, "--port", str(port)]
         # Each API server adds two listeners; the default is one for every data-parallel rank.
         arguments += ["--api-server-count", str(instance.api_servers)]
     else:

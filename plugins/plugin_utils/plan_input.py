@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, parse_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.addresses import is_loopback, parse_network
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_instances import read_instances
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import (
@@ -32,6 +33,8 @@ CLUSTER_VARIABLES = (
     "vllm_cluster_ephemeral_ports",
     "vllm_cluster_ssh_port",
     "vllm_cluster_forwarding",
+    "vllm_cluster_gateway",
+    "vllm_cluster_metrics_port",
 )
 NODE_VARIABLES = ("vllm_cluster_addresses", "vllm_cluster_interfaces", "vllm_cluster_npus", "vllm_cluster_controller")
 RUN_VARIABLES = ("vllm_cluster_group", "vllm_cluster_show", "vllm_cluster_plan_file", "vllm_cluster_plan_query")
@@ -96,9 +99,11 @@ def _read_cluster(reader, name, hosts, controller):
     monitors = reader.networks("vllm_cluster_monitors", shared.get("vllm_cluster_monitors"), False, "10.77.0.9/32")
     _administrators_contain_controller(reader, administrators, hosts, controller)
     nodes = {host: _read_node(reader, host, variables, networks) for host, variables in hosts.items()}
-    instances = read_instances(reader, shared.get("vllm_cluster_instances"), nodes, ephemeral)
+    metrics_port = plan_gateway.read_gateway(reader, shared, ephemeral, monitors)
+    behind = shared.get("vllm_cluster_gateway") is True
+    instances = read_instances(reader, shared.get("vllm_cluster_instances"), nodes, ephemeral, behind)
     _addresses_present(reader, nodes, instances, networks)
-    _ports_used_twice(reader, instances, ssh_port)
+    _ports_used_twice(reader, instances, ssh_port, metrics_port)
     _npus_used_twice(reader, instances, nodes)
     return Cluster(
         name=name,
@@ -109,6 +114,7 @@ def _read_cluster(reader, name, hosts, controller):
         ephemeral_ports=ephemeral,
         ssh_port=ssh_port,
         forwarding=bool(shared.get("vllm_cluster_forwarding", False)),
+        metrics_port=metrics_port,
         nodes=nodes,
         instances=instances,
     )
@@ -278,11 +284,20 @@ def _administrators_contain_controller(reader, administrators, hosts, controller
             return
 
 
-def _ports_used_twice(reader, instances, ssh_port):
+def _ports_used_twice(reader, instances, ssh_port, metrics_port):
     """Fixed ports are unique on a node, whatever address they are bound to, so that a rule by port is exact."""
+    cluster_wide = [("vllm_cluster_ssh_port", ssh_port, ssh_port)]
+    if metrics_port is not None:
+        cluster_wide.append(("vllm_cluster_metrics_port", metrics_port, metrics_port))
+        if metrics_port == ssh_port:
+            reader.problem(
+                "vllm_cluster_metrics_port", metrics_port, "is vllm_cluster_ssh_port too", "Give every use a port of its own"
+            )
     used = {}
     for instance in instances:
         claims = [("api_port", instance.api_port, instance.api_port, instance.nodes[:1])]
+        if instance.backend_port is not None:
+            claims.append(("backend_port", instance.backend_port, instance.backend_port, instance.nodes[:1]))
         if instance.rpc_port is not None:
             claims.append(("rpc_port", instance.rpc_port, instance.rpc_port, instance.nodes))
             claims.append(("master_port", instance.master_port, instance.master_port + MASTER_PORTS - 1, instance.nodes))
@@ -291,7 +306,7 @@ def _ports_used_twice(reader, instances, ssh_port):
         for key, first, last, hosts in claims:
             path = f"vllm_cluster_instances[{instance.name}].{key}"
             for host in hosts:
-                claimed = used.setdefault(host, [("vllm_cluster_ssh_port", ssh_port, ssh_port)])
+                claimed = used.setdefault(host, list(cluster_wide))
                 for other, low, high in claimed:
                     if first <= high and low <= last:
                         reader.problem(

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import parse_ports
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, plan_ray
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import (
     ASCEND_ENGINES,
     DEFAULT_PORTS,
@@ -66,7 +66,8 @@ PLANNED_ENVIRONMENT = frozenset(
 INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
 
 
-def read_instances(reader, value, nodes, ephemeral):
+def read_instances(reader, value, nodes, ephemeral, gateway=False):
+    """The instances of a cluster as records, without those that have a problem; ``gateway``: whether the cluster has one."""
     path = "vllm_cluster_instances"
     if not isinstance(value, list):
         reader.problem(path, value, "is missing or no list", "Write the list of instances; [] if there are none yet")
@@ -88,13 +89,13 @@ def read_instances(reader, value, nodes, ephemeral):
         elif name in names:
             reader.problem(f"{where}.name", name, f"is the name of {path}[{names[name]}] too", "Give each instance its own name")
         names.setdefault(name, index)
-        instance = _read_instance(reader, f"{path}[{name or index}]", raw, nodes, ephemeral)
+        instance = _read_instance(reader, f"{path}[{name or index}]", raw, nodes, ephemeral, gateway)
         if instance is not None:
             instances.append(instance)
     return instances
 
 
-def _read_instance(reader, path, raw, nodes, ephemeral):
+def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
     before = len(reader.problems)
     reader.known_keys(f"{path}.", raw, INSTANCE_KEYS, "key of an instance")
     for key, choices in (("engine", ENGINES), ("topology", TOPOLOGIES)):
@@ -145,6 +146,7 @@ def _read_instance(reader, path, raw, nodes, ephemeral):
     if not isinstance(raw.get("expert_parallel", False), bool):
         reader.problem(f"{path}.expert_parallel", raw["expert_parallel"], "is neither true nor false", "Write one of them")
     ray = _read_ray(reader, f"{path}.ray", raw.get("ray"), topology, ephemeral)
+    behind = plan_gateway.read_instance(reader, path, raw, gateway, ephemeral)
     npus = _read_npus(reader, path, raw, sizes, members, nodes)
     arguments = _read_extras(reader, f"{path}.arguments", raw.get("arguments"), PLANNED_FLAGS, DANGEROUS_FLAGS, "flag")
     environment = _read_extras(
@@ -167,6 +169,7 @@ def _read_instance(reader, path, raw, nodes, ephemeral):
         ray=ray,
         arguments=arguments,
         environment=environment,
+        **behind,
         **sizes,
     )
 

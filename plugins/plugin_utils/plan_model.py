@@ -41,7 +41,8 @@ class Node:
 class Instance:
     """One vLLM deployment; ``nodes`` are host names in rank order, head first; sizes count engines and ranks.
 
-    ``ray`` is None, or {ports: (first, last), version, token} for topology ray.
+    ``ray`` is None, or {ports: (first, last), version, token} for topology ray. ``backend_port``, ``server_names`` and
+    ``endpoints`` belong to the gateway.
     """
 
     name: str
@@ -60,6 +61,9 @@ class Instance:
     npus: list | None = None
     served_model_name: str | None = None
     ray: dict | None = None
+    backend_port: int | None = None
+    server_names: list = field(default_factory=list)
+    endpoints: list = field(default_factory=list)
     arguments: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
 
@@ -80,7 +84,10 @@ class Instance:
 
 @dataclass
 class Cluster:
-    """What one ``vllm_cluster_name`` stands for. Networks are ``netaddr.IPNetwork``, addresses ``netaddr.IPAddress``."""
+    """What one ``vllm_cluster_name`` stands for. Networks are ``netaddr.IPNetwork``, addresses ``netaddr.IPAddress``.
+
+    ``metrics_port`` is None where the gateway is off.
+    """
 
     name: str
     networks: dict
@@ -90,5 +97,6 @@ class Cluster:
     ephemeral_ports: tuple
     ssh_port: int
     forwarding: bool
+    metrics_port: int | None
     nodes: dict
     instances: list

@@ -41,6 +41,7 @@ def _node_lines(host, node):
         lines.append(f"  {instance['unit']} ({role}) as {instance['user']}")
         lines += [f"    {line}" for line in _command_lines(instance["arguments"])]
         lines += [f"    {key}={value}" for key, value in instance["environment"].items()]
+    lines += _gateway_lines(node["gateway"])
     lines.append("  may be opened from outside")
     for flow in node["flows"]:
         target = " ".join(flow["destinations"])
@@ -50,6 +51,20 @@ def _node_lines(host, node):
         )
     lines.append("  everything else is refused")
     return [*lines, ""]
+
+
+def _gateway_lines(gateway):
+    """What the gateway of a node answers, and under which names."""
+    if gateway is None:
+        return []
+    lines = [f"  {gateway['unit']} as {gateway['user']}"]
+    for instance in gateway["instances"]:
+        names = ", ".join(instance["server_names"] + instance["addresses"])
+        lines.append(f"    {instance['name']} on port {instance['port']} as {names}")
+        lines += [f"      {endpoint}" for endpoint in instance["endpoints"]]
+    metrics = gateway["metrics"]
+    lines.append(f"    metrics and health on {', '.join(metrics['addresses'])} port {metrics['port']}")
+    return lines
 
 
 def _command_lines(arguments):
