@@ -95,7 +95,7 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' || exit 0
 mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
 '{nft}' -f previous.nft || exit 1
-date -u +%Y-%m-%dT%H:%M:%SZ > when
+{{ date -u +%Y-%m-%dT%H:%M:%SZ; cat /proc/uptime; }} > when 2>/dev/null
 mv rolling-back rolled-back
 {{ cat rolled-back > '{outcome_file}'; rm -f {leftovers or "''"}; }} 2>/dev/null || :
 """

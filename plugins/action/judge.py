@@ -1,0 +1,77 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Judges the run's observations against the plan, writes the reports, says what was found."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import tempfile
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plan_of, probes, vantage_addresses
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose
+
+FORMATS = {
+    "json": ("report.json", lambda document: json.dumps(document, indent=1) + "\n"),
+    "html": ("report.html", render_html),
+}
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module ``judge``."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec({
+            "plan": {"type": "dict", "required": True},
+            "spread": {"type": "int", "default": 64},
+            "peers": {"type": "int", "default": 8},
+            "directory": {"type": "path"},
+            "formats": {"type": "list", "elements": "str", "choices": sorted(FORMATS), "default": ["json", "html"]},
+        })
+        plan = plan_of(arguments["plan"])
+        seen, reasons = observations(task_vars["hostvars"], plan["nodes"])
+        composed = compose(plan, seen, vantage_addresses(task_vars), arguments["spread"], arguments["peers"])
+        tried, probe_reasons = probes(task_vars["hostvars"], composed["vantage_points"])
+        judgement = judge(plan, composed, seen, {**probe_reasons, **reasons}, tried)
+        when = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()
+        document = build_document(plan, judgement, when)
+        paths = []
+        if arguments["directory"]:
+            paths = write_reports(arguments["directory"], arguments["formats"], document)
+        display = Display()
+        for line in terminal_summary(document, paths):
+            display.display(line)
+        result.update(changed=False, verdict=document["verdict"], exit_status=document["exit_status"], counts=document["counts"],
+                      wire=document["wire"]["counts"], coverage=document["coverage"], reports=paths, msg=verdict_sentence(document))
+        if document["exit_status"]:
+            result["failed"] = True
+            result["msg"] += "".join(f" {finding['control']} {finding['host']}: {finding['observed']}." for finding in worst(document["findings"]))
+        return result
+
+
+def write_reports(directory, formats, document):
+    """Write every format; each file is complete or not there. Returns the paths."""
+    paths = []
+    try:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        for name in formats:
+            filename, render = FORMATS[name]
+            path = os.path.join(directory, filename)
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, delete=False) as stream:
+                stream.write(render(document))
+            os.replace(stream.name, path)
+            paths.append(path)
+    except OSError as error:
+        raise AnsibleActionFail(f"vllm_audit_directory is {directory!r}, where the report cannot be written: {error.strerror}") from None
+    return paths
