@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from . import labs, machine, roots, topology
+from . import labs, machine, roots, runtime, topology
 from .podman import Podman
 from .progress import say
 from .topology import Refusal
@@ -88,11 +88,11 @@ def _up(options: argparse.Namespace) -> None:
     machine.demand(free_gib=1)
     try:
         with machine.lock("use", shared=True):
-            machine.prepare()
+            runtime.prepare()
             with machine.lock(f"lab-{spec.name}"):
                 labs.Lab(spec).up()
     except BaseException:
-        machine.release()
+        runtime.release()
         raise
     say(f"inventory: {spec.directory}/inventory.yml; log in with: tests/lab/lab ssh --name {spec.name} HOST")
 
@@ -100,12 +100,12 @@ def _up(options: argparse.Namespace) -> None:
 def _down(options: argparse.Namespace) -> None:
     machine.demand()
     with machine.lock("use", shared=True):
-        machine.prepare()
+        runtime.prepare()
         known = {entry["lab"] for entry in Podman().hosts()} | set(labs.specs())
         for name in sorted(known) if options.all else [topology.lab_name(options.name)]:
             with machine.lock(f"lab-{name}"):
                 labs.down(name)
-    machine.release()
+    runtime.release()
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -121,14 +121,14 @@ def _roots(options: argparse.Namespace) -> None:
         roots.parse(root)
     machine.demand()
     with machine.lock("use", shared=True):
-        machine.prepare()
+        runtime.prepare()
         podman = Podman()
         if options.remove:
             for image in roots.discard(podman):
                 say(f"removed {image}")
         else:
             roots.build(options.roots or list(roots.SUITES), podman, again=options.again)
-    machine.release()
+    runtime.release()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "roots":
             _roots(options)
         elif options.command == "run":
-            _become([*machine.inside(), "--", *options.words] if machine.inside() else options.words)
+            _become([*runtime.inside(), "--", *options.words] if runtime.inside() else options.words)
         elif options.command == "ssh":
             lab = _existing(options.name)
             _become(["ssh", "-F", str(lab.directory / "ssh_config"), options.host, *options.words])

@@ -12,7 +12,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from . import inventory, machine, network, roots, topology
+from . import inventory, machine, network, roots, runtime, topology
 from .podman import Podman
 from .progress import say, step
 from .topology import Refusal
@@ -45,7 +45,7 @@ class Spec:
 
 def specs() -> dict[str, Spec]:
     """All labs of the machine that are up, by name."""
-    return {path.parent.name: Spec.read(path) for path in sorted(machine.LABS.glob("*/lab.json"))}
+    return {path.parent.name: Spec.read(path) for path in sorted(runtime.LABS.glob("*/lab.json"))}
 
 
 def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
@@ -85,7 +85,7 @@ class Lab:
         self.block = topology.Block.parse(spec.block)
         self.hosts = topology.hosts(list(spec.hosts))
         self.directory = Path(spec.directory)
-        self._runtime = machine.LABS / spec.name
+        self._runtime = runtime.LABS / spec.name
         self._podman = Podman()
 
     def root(self, host: str) -> str:
@@ -166,7 +166,8 @@ class Lab:
         if not present:
             root = self.root(host.name)
             plumbing = self._runtime / host.name
-            self._podman.create(self.name, host.name, roots.image(root), root, plumbing, list(self.spec.mounts))
+            volumes = [*self.spec.mounts, *roots.volumes(root)]
+            self._podman.create(self.name, host.name, roots.image(root), root, plumbing, volumes)
         if not present or present["state"] == "created":
             self._podman.unpack(self.name, host.name, self._identity(host.name, key))
         self._podman.start(self.name, host.name)
@@ -261,5 +262,5 @@ def down(name: str) -> None:
     with step(f"removing lab {name}"):
         Podman().remove(name)
         network.down(name)
-        for folder in (directory, machine.LABS / name):
+        for folder in (directory, runtime.LABS / name):
             shutil.rmtree(folder, ignore_errors=True)

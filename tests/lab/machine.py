@@ -1,32 +1,17 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The machine below the labs: its tools, its limits, and the mount namespace podman runs in.
-
-Everything that is not cached lies below ``/run/vllm-lab`` and goes with the last lab.
-"""
+"""The machine below the labs: its tools, its limits, its locks."""
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import json
 import os
-import resource
 import shutil
 import subprocess
 from pathlib import Path
 
-from . import sysctls
-from .progress import say, step
+from .progress import step
 from .topology import Refusal
-
-RUNTIME = Path("/run/vllm-lab")
-LABS = RUNTIME / "labs"
-HOOKS = RUNTIME / "hooks"
-CONTAINERS_CONF = RUNTIME / "containers.conf"
-_MOUNTS = RUNTIME / "namespaces"
-_MOUNT_NAMESPACE = _MOUNTS / "mnt"
-_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-_SYSCTLS_BEFORE = RUNTIME / "sysctls.json"
-_CAP_SYS_RESOURCE = 24
 
 TOOLS = {
     "podman": "podman",
@@ -98,92 +83,6 @@ def lock(name: str, shared: bool = False, wait: bool = True):
         yield True
 
 
-def limits() -> list[str]:
-    """podman's default resource limits: root without CAP_SYS_RESOURCE must not ask for more than it has."""
-    capabilities = next(
-        line.split()[1]
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        if line.startswith("CapEff")
-    )
-    if int(capabilities, 16) >> _CAP_SYS_RESOURCE & 1:
-        return []
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    processes = min(30000, resource.getrlimit(resource.RLIMIT_NPROC)[1])
-    return [f"nofile={files}:{files}", f"nproc={processes}:{processes}"]
-
-
-def prepare() -> None:
-    """Make what all labs share: podman's configuration, the plumbing hook, the mount namespace, kernel limits."""
-    with lock("prepare"):
-        _prepare()
-
-
-def _prepare() -> None:
-    LABS.mkdir(parents=True, exist_ok=True)
-    HOOKS.mkdir(exist_ok=True)
-    plumb = RUNTIME / "plumb"
-    replace(plumb, (Path(__file__).parent / "plumb").read_text(encoding="utf-8"))
-    hook = {
-        "version": "1.0.0",
-        "hook": {"path": "/bin/sh", "args": ["sh", str(plumb)]},
-        "when": {"annotations": {r"^vllm-lab\.plumbing$": ".*"}},
-        "stages": ["createRuntime"],
-    }
-    replace(HOOKS / "vllm-lab.json", json.dumps(hook))
-    replace(
-        CONTAINERS_CONF,
-        "[containers]\n"
-        f"default_ulimits = {json.dumps(limits())}\n"
-        "pids_limit = 0\n"
-        'log_driver = "k8s-file"\n'
-        "[engine]\n"
-        f'cgroup_manager = "{"systemd" if Path("/run/systemd/system").exists() else "cgroupfs"}"\n'
-        'events_logger = "none"\n'
-        f"hooks_dir = {json.dumps([str(HOOKS)])}\n"
-        'lock_type = "file"\n'
-        'runtime = "crun"\n',
-    )
-    if not _SYSCTLS_BEFORE.exists():
-        replace(_SYSCTLS_BEFORE, json.dumps(sysctls.read(), indent=1))
-    # Each systemd takes six to ten instances; when they run out it exits without a word.
-    if int(_INSTANCES.read_text(encoding="ascii")) < 1024:
-        _INSTANCES.write_text("1024", encoding="ascii")
-    # iproute2 makes /run/netns a shared mount at its first use: before the namespace below, so that it is seen there.
-    if not mounted(Path("/run/netns")):
-        run("ip", "netns", "add", "vllm-lab-first")
-        run("ip", "netns", "delete", "vllm-lab-first")
-    if needs_namespace() and not mounted(_MOUNT_NAMESPACE):
-        _make_namespace()
-
-
-def mounted(path: Path) -> bool:
-    """Whether something is mounted on a path; unlike ``os.path.ismount`` this knows a bind mount of the same file system."""
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return any(line.split()[4] == str(path) for line in lines)
-
-
-def needs_namespace() -> bool:
-    """Whether cgroups are mounted the old or the hybrid way; crun and systemd want cgroup2 alone."""
-    return run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").strip() != "cgroup2fs"
-
-
-def _make_namespace() -> None:
-    _MOUNTS.mkdir(exist_ok=True)
-    if not mounted(_MOUNTS):
-        # A mount namespace can only be pinned on a private mount.
-        run("mount", "--bind", str(_MOUNTS), str(_MOUNTS))
-        run("mount", "--make-private", str(_MOUNTS))
-    _MOUNT_NAMESPACE.touch()
-    # slave: what the machine mounts later (network namespaces among it) is seen inside, nothing goes the other way.
-    script = "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup"
-    run("unshare", f"--mount={_MOUNT_NAMESPACE}", "--propagation=slave", "sh", "-c", script)
-
-
-def inside() -> list[str]:
-    """Prefix of a command that must run where podman runs."""
-    return ["nsenter", f"--mount={_MOUNT_NAMESPACE}"] if mounted(_MOUNT_NAMESPACE) else []
-
-
 def replace(path: Path, text: str) -> None:
     """Write a file whole, or not at all."""
     fresh = path.with_name(path.name + ".new")
@@ -199,17 +98,3 @@ def own_networks() -> list[str]:
             if route["dst"] != "default" and route.get("type") not in ("multicast", "broadcast"):
                 found.add(route["dst"])
     return sorted(found)
-
-
-def release() -> None:
-    """Undo ``prepare``, unless there is a lab or somebody is about to make one."""
-    with lock("prepare"), lock("use", wait=False) as alone:
-        if not alone or not RUNTIME.exists() or (LABS.exists() and any(LABS.iterdir())):
-            return
-        if _SYSCTLS_BEFORE.exists():
-            sysctls.restore(json.loads(_SYSCTLS_BEFORE.read_text(encoding="utf-8")))
-        for mount in (_MOUNT_NAMESPACE, _MOUNTS):
-            while mounted(mount):
-                run("umount", str(mount))
-        shutil.rmtree(RUNTIME)
-        say("nothing is left of the labs but the cached roots")

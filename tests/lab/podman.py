@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from . import machine
+from . import machine, runtime
 from .topology import Refusal
 
 _LABEL = "vllm-lab"
@@ -21,14 +21,14 @@ class Podman:
 
     def __init__(self) -> None:
         self._command = [
-            *machine.inside(),
+            *runtime.inside(),
             "podman",
             f"--root={machine.cache() / 'containers'}",
-            f"--runroot={machine.RUNTIME / 'containers'}",
-            f"--tmpdir={machine.RUNTIME / 'podman'}",
+            f"--runroot={runtime.RUNTIME / 'containers'}",
+            f"--tmpdir={runtime.RUNTIME / 'podman'}",
             "--storage-driver=overlay",
         ]
-        self._environment = {**os.environ, "CONTAINERS_CONF": str(machine.CONTAINERS_CONF)}
+        self._environment = {**os.environ, "CONTAINERS_CONF": str(runtime.CONTAINERS_CONF)}
 
     def command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
         """Command and environment of a podman call, for the caller to run or to become."""

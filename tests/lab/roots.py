@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 from . import machine
 from .inventory import ACCOUNT
@@ -12,13 +11,16 @@ from .podman import Podman
 from .progress import step
 from .topology import Refusal
 
-SUITES = ("bookworm", "trixie")
 PACKAGES = (
     # netbase: without /etc/protocols nft 1.0.6 knows no protocol by name.
     "systemd-sysv dbus openssh-server sudo python3 python3-venv python3-apt nftables iproute2 iputils-ping netbase"
     " procps libnuma1 libgomp1 conntrack kmod ca-certificates"
 ).split()
+# Debian 13 permits an ordinary account's ping by a sysctl of this package instead of a capability.
+SUITE_PACKAGES = {"bookworm": [], "trixie": ["linux-sysctl-defaults"]}
+SUITES = tuple(SUITE_PACKAGES)
 GIB_FOR_A_ROOT = 3
+_STORAGE = {"podman": "/var/lib/containers", "docker.io": "/var/lib/docker"}
 _REPOSITORY = "localhost/vllm-lab"
 
 # Run on the machine with the root's path as $1. Every lab brings its own host keys and its own permitted key.
@@ -46,11 +48,20 @@ def parse(text: str) -> tuple[str, list[str]]:
     return suite, sorted(set(packages))
 
 
+def _packages(suite: str, additional: list[str]) -> list[str]:
+    return [*PACKAGES, *SUITE_PACKAGES[suite], *additional]
+
+
 def image(text: str) -> str:
     """The image of a root: its tag is a readable part and a hash of the recipe, so that an outdated one is never used."""
     suite, packages = parse(text)
-    recipe = hashlib.sha256(repr((suite, PACKAGES, packages, _CUSTOMIZE)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((suite, _packages(suite, packages), _CUSTOMIZE)).encode()).hexdigest()[:12]
     return f"{_REPOSITORY}:{'_'.join([suite, *packages])[:100]}-{recipe}"
+
+
+def volumes(text: str) -> list[str]:
+    """Where a host with this root needs a file system of its own: a container engine's overlays cannot lie on an overlay."""
+    return [_STORAGE[package] for package in parse(text)[1] if package in _STORAGE]
 
 
 def sources(indexes: str, suite: str) -> list[str]:
@@ -77,7 +88,7 @@ def build(texts: list[str], podman: Podman, again: bool = False) -> None:
     """Make the images that are missing (all, if ``again``), one after the other."""
     for text in dict.fromkeys(texts):
         name = image(text)
-        with machine.lock("roots"):
+        with machine.lock(f"root-{name.rpartition(':')[2]}"):
             if again or name not in podman.images():
                 with step(f"building root {text}"):
                     _build(text, name, podman)
@@ -88,9 +99,9 @@ def build(texts: list[str], podman: Podman, again: bool = False) -> None:
 def _build(text: str, name: str, podman: Podman) -> None:
     suite, packages = parse(text)
     machine.demand(free_gib=GIB_FOR_A_ROOT)
-    archive = machine.cache() / "root.tar"
+    archive = machine.cache() / f"{name.rpartition(':')[2]}.tar"
     indexes = machine.run("apt-get", "indextargets", "--format", "$(LABEL)|$(SITE)", "Created-By: Packages")
-    customize = machine.cache() / "customize.sh"
+    customize = archive.with_suffix(".sh")
     customize.write_text(_CUSTOMIZE, encoding="utf-8")
     try:
         machine.run(
@@ -98,7 +109,7 @@ def _build(text: str, name: str, podman: Podman) -> None:
             "--mode=root",
             "--variant=minbase",
             "--format=tar",
-            f"--include={','.join([*PACKAGES, *packages])}",
+            f"--include={','.join(_packages(suite, packages))}",
             *_apt_options(),
             f"--customize-hook=sh {customize} \"$1\"",
             suite,
@@ -108,7 +119,7 @@ def _build(text: str, name: str, podman: Podman) -> None:
         podman.load(name, archive)
     finally:
         for path in (archive, customize):
-            Path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def discard(podman: Podman) -> list[str]:
