@@ -66,7 +66,7 @@ $(SCENARIOS:%=molecule-%): molecule-%: setup
 	MOLECULE_ANSIBLE_ARGS_STRICT_MODE=1 molecule test --no-command-borders --scenario-name $*
 
 bench: setup ## Cost of runs without changes, as executions a node and as ratios
-	python tests/bench/bench.py
+	for script in tests/bench/*.py; do python $$script; done
 
 changelog: setup ## At a release only: fragments to changelogs/changelog.yaml and CHANGELOG.rst
 	antsibull-changelog release

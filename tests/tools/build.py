@@ -24,9 +24,11 @@ PACKED = {
 KINDS = {"module": "plugins/modules/*.py", "filter": "plugins/filter/*.yml", "role": "roles/*"}
 
 
-def run(*command: str, **environment: str) -> str:
-    """The standard output of a command that must succeed."""
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}).stdout
+def run(collections: Path, *command: str) -> str:
+    """The standard output of a command that must succeed, and that sees no other copy of the collection."""
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections)}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
 
 
 def main() -> int:
@@ -34,15 +36,15 @@ def main() -> int:
     folder = Path(sys.argv[1]).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     mirror(folder / "source")
-    print(run("ansible-galaxy", "collection", "build", "--output-path", str(folder), str(folder / "source")).strip())
-    tarball = next(folder.glob("*.tar.gz"))
     installed = folder / "installed"
-    run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "--collections-path", str(installed), str(tarball))
+    print(run(installed, "ansible-galaxy", "collection", "build", "--output-path", str(folder), str(folder / "source")).strip())
+    tarball = next(folder.glob("*.tar.gz"))
+    run(installed, "ansible-galaxy", "collection", "install", "--offline", "--no-deps", "--collections-path", str(installed), str(tarball))
     collection = installed / "ansible_collections" / NAME.replace(".", "/")
 
     wrong = []
     for kind, pattern in KINDS.items():
-        known = run("ansible-doc", "--type", kind, "--list", "--json", NAME, ANSIBLE_COLLECTIONS_PATH=str(installed), PYTHONPATH="")
+        known = run(installed, "ansible-doc", "--type", kind, "--list", "--json", NAME)
         listed = {name.split(".")[-1] for name in json.loads(known)}
         present = {path.name.split(".")[0] for path in CHECKOUT.glob(pattern) if path.name[0] not in "_."}
         wrong += [f"{kind} {name}: ansible-doc does not list it from the installed collection" for name in sorted(present - listed)]
