@@ -43,6 +43,11 @@ class Spec:
         return cls(**value)
 
 
+def dumps(spec: Spec) -> str:
+    """What ``Spec.read`` reads."""
+    return json.dumps(dataclasses.asdict(spec), indent=1) + "\n"
+
+
 def specs() -> dict[str, Spec]:
     """All labs of the machine that are up, by name."""
     return {path.parent.name: Spec.read(path) for path in sorted(runtime.LABS.glob("*/lab.json"))}
@@ -149,7 +154,7 @@ class Lab:
         for host in self.hosts:
             for suffix, text in network.plumbing(self.name, self.block, host).items():
                 machine.replace(self._runtime / f"{host.name}.{suffix}", text)
-        machine.replace(self._runtime / "lab.json", json.dumps(dataclasses.asdict(self.spec), indent=1) + "\n")
+        machine.replace(self._runtime / "lab.json", dumps(self.spec))
         return keys
 
     def _key(self, name: str) -> tuple[str, str]:

@@ -6,8 +6,8 @@ machine's own forwarding, bridge filter or firewall do. The machine is one stati
 """
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -18,8 +18,14 @@ _BRIDGE_FILTERS = "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f 
 
 
 def namespace(lab: str) -> str:
-    """Name of the lab's switch namespace, and of the machine's interface on its management segment."""
+    """Name of the lab's switch namespace."""
     return f"lab-{lab}"
+
+
+def port(lab: str) -> str:
+    """The machine's interface on the lab's management segment; a name too long for the kernel (15) ends in its hash."""
+    name = f"lab-{lab}"
+    return name if len(name) <= 15 else f"lab-{lab[:5]}-{hashlib.sha256(lab.encode()).hexdigest()[:5]}"
 
 
 def namespace_exists(lab: str) -> bool:
@@ -38,8 +44,8 @@ def bridges() -> str:
 
 def controller(lab: str, block: Block) -> str:
     """ip batch: the machine's own port on the management segment."""
-    name = namespace(lab)
-    lines = [f"link add {name} type veth peer name controller netns {name}"]
+    name = port(lab)
+    lines = [f"link add {name} type veth peer name controller netns {namespace(lab)}"]
     for family, prefix in ((4, "24"), (6, "64 nodad")):
         lines.append(f"address add {block.address('management', CONTROLLER_NUMBER, family)}/{prefix} dev {name}")
     return "\n".join([*lines, f"link set {name} up"]) + "\n"
@@ -71,11 +77,11 @@ def up(lab: str, block: Block) -> bool:
         run("nsenter", f"--net=/run/netns/{name}", "sh", "-c", _BRIDGE_FILTERS)
         run("nsenter", f"--net=/run/netns/{name}", "ip", "-batch", "-", text_input=bridges())
         changed = True
-    if not Path("/sys/class/net", name).exists():
+    if not Path("/sys/class/net", port(lab)).exists():
         run("ip", "-batch", "-", text_input=controller(lab, block))
         run("nsenter", f"--net=/run/netns/{name}", "ip", "link", "set", "controller", "master", "management", "up")
         for family in ("ipv4", "ipv6"):
-            Path(f"/proc/sys/net/{family}/conf/{name}/forwarding").write_text("0", encoding="ascii")
+            Path(f"/proc/sys/net/{family}/conf/{port(lab)}/forwarding").write_text("0", encoding="ascii")
         changed = True
     return changed
 
@@ -91,11 +97,10 @@ def ports(lab: str) -> set[str]:
 
 def down(lab: str) -> None:
     """Remove namespace, bridges and the machine's port, and wait until they are gone."""
-    name = namespace(lab)
     if namespace_exists(lab):
-        run("ip", "netns", "delete", name)
+        run("ip", "netns", "delete", namespace(lab))
     deadline = time.monotonic() + 15
-    while os.path.exists(f"/sys/class/net/{name}"):
+    while Path("/sys/class/net", port(lab)).exists():
         if time.monotonic() > deadline:
-            raise Refusal(f"interface {name}: still there 15 s after its namespace was removed; something holds it open")
+            raise Refusal(f"interface {port(lab)}: still there 15 s after its namespace went; something holds it open")
         time.sleep(0.05)

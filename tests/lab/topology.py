@@ -86,9 +86,9 @@ class Block:
 
 
 def lab_name(text: str) -> str:
-    """Check a lab's name; it becomes part of an interface name (15 characters at most)."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,9}", text):
-        raise Refusal(f"--name {text}: write 1 to 10 lower-case letters, digits or dashes, a letter first")
+    """Check a lab's name; it becomes part of the names of files, containers and a network namespace."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", text):
+        raise Refusal(f"--name {text}: write 1 to 32 lower-case letters, digits, dashes or underscores, a letter first")
     return text
 
 
