@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import host_network
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
 
 _UNIT = re.compile(r"([^/]+\.(?:service|scope|socket))(?=/|$)")
 
@@ -65,7 +65,7 @@ def read_listeners():
     `pid`, `command` and `unit` are None where the owner is not to be seen (the kernel itself, or no privilege).
     Raises NetlinkError.
     """
-    sockets = list(host_network.read_sockets())
+    sockets = list(network_tables.read_sockets())
     owners = find_owners({entry["inode"] for entry in sockets if entry["inode"]})
     nobody = {"pid": None, "command": None, "unit": None}
     listeners = []

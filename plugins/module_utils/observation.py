@@ -12,7 +12,7 @@ import pwd
 import stat
 import subprocess
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import host_network
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
 
 VERSION = 1
@@ -43,7 +43,7 @@ def observe(request, run=None):
     run = run or _run
     parts = {
         "host": lambda: read_host(run),
-        "addresses": host_network.read_addresses,
+        "addresses": network_tables.read_addresses,
         "listeners": read_listeners,
         "units": lambda: read_units(request.get("units") or [], run),
         "sysctls": lambda: read_sysctls(request.get("sysctls") or []),

@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import host_network
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports, parse_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probe_packets import (
     CLOSED, OPEN, REFUSED, Path, read_answer, receive_filter)
@@ -155,7 +155,7 @@ class RawProber:
             raise
 
     def _open(self):
-        owners = {entry["address"]: entry["interface"] for entry in host_network.read_addresses()}
+        owners = {entry["address"]: entry["interface"] for entry in network_tables.read_addresses()}
         secret = os.urandom(16)
         families = {}
         sources = {}
@@ -247,7 +247,7 @@ class RawProber:
         for outcome in waiting:
             self._resolve(outcome)
         while waiting:
-            neighbours = host_network.read_neighbours()
+            neighbours = network_tables.read_neighbours()
             for outcome in waiting:
                 interface = self._interfaces[outcome.path["source"]]
                 via = ipaddress.ip_address(outcome.path["via"])
