@@ -1,7 +1,6 @@
 #!/usr/bin/python
-# -*- coding: utf-8 -*-
-# Copyright: contributors of vllm_mindspore.hardening
-# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
 """Serving software in immutable Python environments, from locked and hashed wheels."""
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ module: python_environment
 short_description: Install locked wheels into an immutable Python environment
 version_added: 0.1.0
 author:
-  - contributors of vllm_mindspore.hardening (@vllm-mindspore)
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
 description:
   - Builds C(PREFIX/environments/DIGEST) from a lock file, where the digest stands for the locked requirements and the interpreter,
     and points the link C(PREFIX/current) at it. An environment is never changed once it is complete.

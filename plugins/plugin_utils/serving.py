@@ -1,0 +1,235 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""From the instances of a node's plan to its accounts and sandboxed systemd units. Pure: text and dicts in, text and dicts out."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
+
+EXECUTABLES = {"vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
+# What every Ascend process opens beside its own NPUs (vLLM-Ascend and MindIE installation guides).
+ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+DEFAULTS = {
+    "executable_directory": "/opt/vllm/current/bin",
+    "watched": ["/opt/vllm/current"],
+    "restart": False,
+    "sets": {},
+    "listeners": [],
+    "shared_memory": "50%",
+    "ready_timeout": 900,
+    "dropins": {},
+    "enabled": True,
+    "state": "started",
+}
+
+HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
+
+# The sandbox of every instance. Kept open, with the reason: MemoryDenyWriteExecute (torch, numba, oneDNN and CANN compile at run time),
+# ProcSubset (torch reads /proc/cpuinfo and meminfo), AF_NETLINK (getifaddrs of Gloo and HCCL), @resources (NUMA placement).
+SANDBOX = """\
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+AmbientCapabilities=
+UMask=0077
+ProtectSystem=strict
+ProtectHome=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+PrivateTmp=yes
+PrivateMounts=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+KeyringMode=private
+RemoveIPC=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @keyring @obsolete
+SystemCallErrorNumber=EPERM
+DevicePolicy=closed
+"""
+
+
+def quote(text):
+    """One word of an ExecStart= or Environment= line: specifiers, variables and quotes mean nothing."""
+    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if any(ord(character) < 32 for character in escaped):
+        raise ValueError(f"{text!r} holds a control character, which no unit can carry; remove it")
+    return f'"{escaped}"' if not escaped or any(character in escaped for character in " \t'\";&|<>") else escaped
+
+
+def argument(text):
+    """As quote(), for ExecStart=, in which systemd would also replace variables."""
+    return quote(text).replace("$", "$$")
+
+
+def collapse(networks):
+    """Addresses and networks of both families as the fewest networks in CIDR form, IPv4 first."""
+    parsed = [ipaddress.ip_network(item, strict=False) for item in networks]
+    collapsed = []
+    for version in (4, 6):
+        collapsed += [str(network) for network in ipaddress.collapse_addresses(item for item in parsed if item.version == version)]
+    return collapsed
+
+
+def devices(instance):
+    """Device nodes of an instance: exactly its NPUs and what each of them needs, and what the plan lists."""
+    npus = instance.get("npus")
+    listed = [f"/dev/davinci{number}" for number in npus] + list(ASCEND_DEVICES) if npus else []
+    return list(dict.fromkeys([*listed, *(instance.get("devices") or [])]))
+
+
+def environment(instance):
+    """Variables of an instance: its folders and what keeps Python to its environment; the plan's own come last and win."""
+    name = instance["user"]
+    state, cache = f"/var/lib/{name}", f"/var/cache/{name}"
+    return {
+        "HOME": state,
+        "HF_HOME": f"{cache}/huggingface",
+        "NUMBA_CACHE_DIR": f"{cache}/numba",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        "VLLM_CONFIG_ROOT": f"{state}/config",
+        "XDG_CACHE_HOME": cache,
+        **({"ASCEND_PROCESS_LOG_PATH": f"{state}/ascend"} if instance.get("npus") else {}),
+        **{key: str(value) for key, value in (instance.get("environment") or {}).items()},
+    }
+
+
+def is_loopback(address):
+    """Whether an address of an API is reachable from its own node only."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+def allowed_networks(instance, options):
+    """Who may exchange packets with the unit beside its own node: its peers, and the clients of an API that is not on loopback."""
+    networks = list(options["sets"].get(f"peers_{instance['name']}") or [])
+    api = instance.get("api")
+    if api and not is_loopback(api["address"]):
+        networks += options["sets"].get("clients") or []
+    return collapse(networks)
+
+
+def bind_rules(instance, options):
+    """SocketBind lines: any planned port and what the kernel chooses, no other.
+
+    A deny of 1-65535 leaves out port 0, by which a program lets the kernel choose a port of the pinned ephemeral range.
+    """
+    api = instance.get("api")
+    planned = [str(api["port"])] if api else []
+    for listener in options["listeners"]:
+        if listener["instance"] == instance["name"] and listener["protocol"] == "tcp":
+            planned += listener["ports"]
+    merged = ports.merge_ports([ports.parse_ports(item) for item in planned])
+    lines = ["SocketBindDeny=tcp:1-65535", "SocketBindDeny=udp:1-65535"]
+    return lines + [f"SocketBindAllow=tcp:{ports.format_ports(bounds)}" for bounds in merged]
+
+
+def command(instance, options):
+    """The words of ExecStart. Secrets come from credentials: a shell puts them into the environment and is replaced by the program."""
+    words = [f"{options['executable_directory']}/{EXECUTABLES[instance['engine']]}", *instance["arguments"]]
+    secrets = sorted(instance.get("credentials") or {})
+    if secrets:
+        reads = " && ".join(f'{name}="$(cat "$CREDENTIALS_DIRECTORY/{name}")" && export {name}' for name in secrets)
+        words = ["/bin/sh", "-c", f'{reads} && exec "$@"', "sh", *words]
+    return " ".join(argument(word) for word in words)
+
+
+def unit_content(instance, options):
+    """The unit file of an instance; raises ValueError for what no unit can carry."""
+    user = instance["user"]
+    if instance["engine"] not in EXECUTABLES:
+        raise ValueError(f"{instance['name']}: engine {instance['engine']!r} is not known; write one of {', '.join(sorted(EXECUTABLES))}")
+    listed = devices(instance)
+    lines = [
+        "[Unit]",
+        f"Description=vLLM instance {instance['name'].replace('%', '%%')}, rank {instance.get('rank', 0)}",
+        "Wants=network-online.target",
+        "After=network-online.target vllm-hardening-firewall.service",
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        "Type=exec",
+        f"User={user}",
+        f"Group={user}",
+        f"ExecStart={command(instance, options)}",
+        *(f"LoadCredential={name}:{path}" for name, path in sorted((instance.get("credentials") or {}).items())),
+        *(f"Environment={quote(f'{key}={value}')}" for key, value in sorted(environment(instance).items())),
+        f"StateDirectory={user}",
+        f"CacheDirectory={user}",
+        f"RuntimeDirectory={user}",
+        "StateDirectoryMode=0700",
+        "CacheDirectoryMode=0700",
+        "RuntimeDirectoryMode=0700",
+        f"WorkingDirectory=/var/lib/{user}",
+        "Restart=on-failure",
+        "RestartSec=10",
+        "TimeoutStopSec=60",
+        "KillMode=mixed",
+        "LimitNOFILE=65536:524288",
+        "LimitMEMLOCK=infinity",
+        "LimitCORE=0",
+        f"TemporaryFileSystem=/dev/shm:size={options['shared_memory']},mode=1777".replace("%", "%%"),
+        SANDBOX.rstrip("\n"),
+        *(f"DeviceAllow={path} rw" for path in listed),
+        # Device nodes belong to groups that a user namespace of the unit does not map.
+        *([] if listed else ["PrivateUsers=yes"]),
+        "IPAddressDeny=any",
+        "IPAddressAllow=localhost",
+        *(f"IPAddressAllow={network}" for network in allowed_networks(instance, options)),
+        *bind_rules(instance, options),
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+        "",
+    ]
+    return HEADER + "\n".join(lines)
+
+
+def serving_units(instances, **given):
+    """The units of a node's instances as `node_state` takes them; options as in DEFAULTS."""
+    unknown = sorted(set(given) - set(DEFAULTS))
+    if unknown:
+        raise ValueError(f"unknown option of serving_units: {', '.join(unknown)}")
+    options = {**DEFAULTS, **given}
+    units = []
+    for instance in instances:
+        unit = {
+            "name": instance["unit"], "content": unit_content(instance, options), "enabled": options["enabled"], "state": options["state"],
+            "restart_on": [*options["watched"], *sorted((instance.get("credentials") or {}).values())], "restart": bool(options["restart"]), "dropins": dict(options["dropins"].get(instance["name"]) or {}),
+        }
+        api = instance.get("api")
+        if api and options["state"] == "started":
+            host = f"[{api['address']}]" if ":" in api["address"] else api["address"]
+            unit["ready"] = {"url": f"http://{host}:{api['port']}/health", "timeout": options["ready_timeout"]}
+        units.append(unit)
+    return units
+
+
+def serving_accounts(instances, device_group=""):
+    """A user and a group of its own for each instance, as `node_state` takes them; with NPUs also in the group of the driver."""
+    users = []
+    for instance in instances:
+        groups = [device_group] if device_group and devices(instance) else []
+        users.append({"name": instance["user"], "group": instance["user"], "groups": groups, "home": f"/var/lib/{instance['user']}",
+                      "comment": f"vLLM instance {instance['name']}"})
+    return {"groups": [{"name": user["name"]} for user in users], "users": users}
+
+
+def planned_addresses(node):
+    """The addresses of a node's plan as `node_state` takes them: every address of a segment on the segment's interface."""
+    return [
+        {"name": segment, "address": address, **({"interface": node["interfaces"][segment]} if segment in node.get("interfaces", {}) else {})}
+        for segment, addresses in node.get("addresses", {}).items() for address in addresses
+    ]
