@@ -12,9 +12,15 @@ from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
 MODULE = "vllm_mindspore.hardening.nft_table"
-NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none"
+NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none -o ServerAliveInterval=3 -o ServerAliveCountMax=3"
 CONNECT_SECONDS = 5
 ROLLBACK_GRACE = 20
+FINAL = {
+    "rolled-back": "the previous rules are back and nothing was written for the next boot",
+    "refused": "the previous rules stand",
+    "unknown": "the node does not know the change any more (it restarted), so the rules of before are loaded",
+    "confirmed": "yet the node has it as confirmed, the new rules stand",
+}
 
 
 class ActionModule(ActionBase):
@@ -64,7 +70,7 @@ class ActionModule(ActionBase):
                 if not answer.get("failed"):
                     return answer, ""
                 complaint = complaint or answer.get("msg", "")
-                if answer.get("outcome") in ("rolled-back", "rolling-back", "unknown", "foreign", "pending"):
+                if answer.get("outcome") in ("rolled-back", "rolling-back", "refused", "unknown", "foreign", "pending"):
                     return None, complaint
             time.sleep(1)
         return None, complaint
@@ -74,18 +80,14 @@ class ActionModule(ActionBase):
         until = time.monotonic() + change["seconds"] + ROLLBACK_GRACE
         arguments = {**self._task.args, "phase": "outcome", "change_id": change["id"]}
         outcome = None
-        while time.monotonic() < until and outcome not in ("rolled-back", "unknown", "confirmed"):
+        while time.monotonic() < until and outcome not in FINAL:
             try:
                 outcome = self._over_new_connection(arguments, task_vars).get("outcome")
             except (AnsibleConnectionFailure, AnsibleError) as error:
                 Display().vvv(f"nft_table: {error}")
-            if outcome not in ("rolled-back", "unknown", "confirmed"):
+            if outcome not in FINAL:
                 time.sleep(1)
-        said = {
-            "rolled-back": "the previous rules are back and nothing was written for the next boot",
-            "unknown": "the node does not know the change any more (it restarted), so the rules of before are loaded",
-            "confirmed": "yet the node has it as confirmed, the new rules stand",
-        }.get(outcome, f"the node does not answer; its own timer puts the previous rules back {change['seconds']} s after the change")
+        said = FINAL.get(outcome, f"the node does not answer; its own timer puts the previous rules back {change['seconds']} s after the change")
         result.update(failed=True, changed=outcome == "confirmed",
                       msg=f"The new rules were not confirmed by a new management connection: {complaint} - {said}.")
         return result

@@ -6,7 +6,10 @@ the change, and a rename is the only way from one state to the next, so that con
 
     pending -> confirmed                       by confirm()
     pending -> rolling-back -> rolled-back     by the rollback script
+    pending -> refused                         by the change script, where nft refuses what it had accepted in the trial
 
+The change itself is a script too, started by systemd just after the login that asked for it has its answer: rules that cut the
+connection cannot keep the answer from arriving, and a controller that waits on a dead connection waits for nothing.
 The rollback needs neither Python nor the login that armed it: a transient systemd timer runs a POSIX shell script.
 What has to survive a restart lies in a state file on disk. Files that a confirmation makes permanent are written beside their
 final place before the change, so that a full disk is found then and confirming only renames.
@@ -22,7 +25,7 @@ import secrets
 import shutil
 import time
 
-STATES = ("pending", "confirmed", "rolling-back", "rolled-back")
+STATES = ("pending", "confirmed", "rolling-back", "rolled-back", "refused")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -86,8 +89,17 @@ def _remove(path):
         pass
 
 
-def script(directory, nft, outcome_file, staged):
-    """The rollback script: POSIX shell and nft, absolute paths, nothing that was made for a login."""
+def change_script(directory, nft):
+    """The script that loads the new rules, unless the rollback came first."""
+    return f"""#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+cd '{directory}' && [ -e pending ] || exit 0
+'{nft}' -f change.nft 2> error || mv pending refused
+"""
+
+
+def rollback_script(directory, nft, outcome_file, staged):
+    """The rollback: POSIX shell and nft, absolute paths, nothing that was made for a login."""
     leftovers = " ".join(f"'{path}{Staged.SUFFIX}'" for path in staged)
     return f"""#!/bin/sh
 # Puts the previous rules back unless the change was confirmed: whoever renames the token first has won.
@@ -166,16 +178,30 @@ class Journal:
                 found[name] = self.token(name)
         return found
 
-    def begin(self, record, previous, nft, staged):
-        """Write the change's directory; the token `pending` comes last."""
+    def begin(self, record, texts, nft, staged):
+        """Write the change's directory; the token `pending` comes last. `texts` are `change` and `previous`, as nft reads them.
+
+        Returns the paths of the change script and of the rollback script. Raises OSError.
+        """
         directory = self.directory(record["id"])
         os.makedirs(directory, mode=0o700)
-        for name, text in (("previous.nft", previous), ("rollback", script(directory, nft, self.outcome_file, staged)),
-                           ("pending", json.dumps(record, sort_keys=True))):
+        files = {
+            "change.nft": texts["change"], "previous.nft": texts["previous"], "change": change_script(directory, nft),
+            "rollback": rollback_script(directory, nft, self.outcome_file, staged), "pending": json.dumps(record, sort_keys=True),
+        }
+        for name, text in files.items():
             with open(os.path.join(directory, name + ".new"), "w", encoding="utf-8") as stream:
                 stream.write(text)
             os.rename(os.path.join(directory, name + ".new"), os.path.join(directory, name))
-        return os.path.join(directory, "rollback")
+        return os.path.join(directory, "change"), os.path.join(directory, "rollback")
+
+    def complaint(self, identifier):
+        """What nft said when it refused a change."""
+        try:
+            with open(os.path.join(self.directory(identifier), "error"), encoding="utf-8", errors="replace") as stream:
+                return stream.read().strip()
+        except FileNotFoundError:
+            return ""
 
     def confirm(self, identifier):
         """Win or lose against the rollback. Raises ChangeError where the rollback has won."""

@@ -200,6 +200,8 @@ ExecReload=-{nft} -f {rules}
 ExecStopPost=-{nft} -f {rules}
 """
 
+DELAY = "200ms"  # from arming to loading: time for the answer to leave the node
+LOADING = 3  # seconds within which systemd starts what it was told to start
 NO_NFT = "nft is not installed on this node: install the package nftables"
 _USER = re.compile(r'skuid "([^"]+)"')
 
@@ -454,31 +456,31 @@ class Firewall:
             Staged.commit([self.journal.state_file])
             stage({**files, **state_files}, staged)
             change["staged"] = staged
-            rollback = self.journal.begin(change, trial["previous"], self.nft, staged)
+            change_path, rollback_path = self.journal.begin(change, {"change": trial["text"], "previous": trial["previous"]}, self.nft, staged)
         except OSError as error:
-            Staged.discard(staged)
+            self.disarm(identifier, staged)
             raise Refusal(f"{error.filename or PERMANENT}: {error.strerror}; nothing was changed") from None
-        unit = f"vllm-hardening-rollback-{identifier}"
-        code, dummy, error = self.module.run_command([
-            systemd_run, "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds}", "--timer-property=AccuracySec=100ms",
-            "--property=Type=oneshot", "--property=Restart=on-failure", "--property=RestartSec=1", "/bin/sh", rollback])
-        if code:
-            self.disarm(identifier, staged)
-            raise Refusal(f"systemd does not arm the rollback: {error.strip()}; nothing was changed")
-        try:
-            self.table.load(trial["text"])
-        except NftError as error:
-            self.disarm(identifier, staged)
-            raise Refusal(f"nft refused the change, the rules are as they were: {error}") from None
+        for purpose, delay, path in (("rollback", f"{seconds}s", rollback_path), ("change", DELAY, change_path)):
+            retry = ["--property=Restart=on-failure", "--property=RestartSec=1"] if purpose == "rollback" else []
+            code, dummy, error = self.module.run_command([
+                systemd_run, "--quiet", "--collect", f"--unit=vllm-hardening-{purpose}-{identifier}", f"--on-active={delay}",
+                "--timer-property=AccuracySec=10ms", "--property=Type=oneshot", *retry, "/bin/sh", path])
+            if code:
+                self.disarm(identifier, staged)
+                raise Refusal(f"systemd does not arm the {purpose}: {error.strip()}; nothing was changed")
         self.result["change"] = {"id": identifier, "nonce": change["nonce"], "seconds": seconds, "login": self.login}
 
     def disarm(self, identifier, staged):
-        self.module.run_command(["systemctl", "stop", f"vllm-hardening-rollback-{identifier}.timer"])
+        """Take a change back that did not begin."""
+        self.module.run_command(["systemctl", "stop", f"vllm-hardening-change-{identifier}.timer", f"vllm-hardening-rollback-{identifier}.timer"])
         self.journal.forget(identifier)
         Staged.discard(staged)
         state = self.journal.state()
         if state.pop("pending", None):
-            stage({self.journal.state_file: _json(state)}, [self.journal.state_file])
+            try:
+                stage({self.journal.state_file: _json(state)}, [self.journal.state_file])
+            except OSError:
+                return  # a full disk: the next run finds a change that /run does not know and tells it
             Staged.commit([self.journal.state_file])
 
     def settle(self, files, stale, record):
@@ -522,7 +524,9 @@ class Firewall:
                                   "Run again after that")
             if state in ("pending", "rolling-back") and not check:
                 self.module.run_command(["/bin/sh", os.path.join(self.journal.directory(identifier), "rollback")])
-            if state != "confirmed" and record:
+            if state == "refused":
+                self.tell(record, "refused", f"nft refused the change: {self.journal.complaint(identifier)}")
+            elif state != "confirmed" and record:
                 self.tell(record, "rolled back", f"no new connection confirmed it within {record['seconds']} s")
             if not check:
                 self.journal.forget(identifier)
@@ -551,6 +555,8 @@ class Firewall:
     def confirm(self):
         identifier = self.parameters["change_id"] or ""
         token, change = self.journal.token(identifier)
+        if token == "refused":
+            raise ChangeError(f"nft refused the change, the rules are as they were: {self.journal.complaint(identifier)}", token)
         if token != "pending":
             raise ChangeError(f"the change {identifier} is {token or 'not known to this node (it restarted, or another node answers at this address)'}",
                               token or "unknown")
@@ -560,7 +566,12 @@ class Firewall:
         over_network = self.parameters["transport"] in ("ssh", "paramiko", "libssh")
         if over_network and seen == change["login"]:
             raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing", "pending")
+        until = now() + LOADING
+        while fingerprint(self.table.read()) != change["canonical"] and self.journal.token(identifier)[0] == "pending" and now() < until:
+            time.sleep(0.05)
         if fingerprint(self.table.read()) != change["canonical"]:
+            if self.journal.token(identifier)[0] == "refused":
+                raise ChangeError(f"nft refused the change, the rules are as they were: {self.journal.complaint(identifier)}", "refused")
             raise ChangeError("another program changed the table since; the previous rules will be put back", "pending")
         self.journal.confirm(identifier)
         unit = f"vllm-hardening-rollback-{identifier}.timer"

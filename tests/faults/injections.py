@@ -1,0 +1,291 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The faults, one function each: what goes wrong while a change of the packet filter is under way.
+
+Each gets an `Attempt` and returns what the rules have to be afterwards: ``"previous"``, ``"new"`` or ``"either"``
+(where the fault may come before or after the confirmation, and both are right as long as the node is consistent).
+"""
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.ruleset import render
+
+from node import Controller, Node, wait_for
+
+TIMEOUT = 6
+
+
+@dataclass
+class Attempt:
+    """One injection on one node."""
+
+    node: Node
+    block: str
+    dice: random.Random
+    before: str = ""
+    note: str = ""
+    says: str = ""
+
+    def policy(self):
+        """A valid policy, another one every time."""
+        dice = self.dice
+        peers = [f"{self.block}.2.{dice.randrange(20, 250)}" for dummy in range(dice.randrange(1, 40))]
+        clients = [f"{self.block}.1.{16 * dice.randrange(1, 15)}/28", f"fd00:{self.block[3:]}:1::{dice.randrange(1, 99):x}"]
+        flows = [
+            {"name": f"api-{port}", "sources": ["@clients"], "protocol": dice.choice(["tcp", "udp"]), "ports": [port, f"{port + 10}-{port + 20}"],
+             "reason": "fault campaign"} for port in dice.sample(range(20000, 28000, 40), dice.randrange(1, 6))
+        ] + [{"name": "internal", "sources": ["@peers"], "interface": "eth2", "protocol": "tcp", "ports": ["20550"], "reason": "fault campaign"}]
+        return render(flows, administrators=[f"{self.block}.0.1"], sets={"peers": peers, "clients": clients},
+                      segments={"internal": [f"{self.block}.2.0/24"]}, forwarding=dice.choice(["refuse", "containers"]))
+
+    def start(self, content, **options):
+        return Controller(self.node, content, TIMEOUT, **options)
+
+    def pending(self):
+        return wait_for(lambda: self.node.token()[1] == "pending", 30, 0.002)
+
+    def applied(self):
+        return wait_for(lambda: self.node.listing() != self.before, 30, 0.01)
+
+
+def _locking(attempt, edit):
+    """A policy that is valid nftables and locks the controller out."""
+    text = edit(attempt.policy())
+    run = attempt.start(text)
+    status, output = run.wait()
+    run.close()
+    attempt.note = f"status {status}"
+    if status == 0 or "previous rules are back" not in output:
+        attempt.note += " UNEXPECTED " + output[-600:]
+        return "previous", False
+    attempt.says = "rolled back"
+    return "previous", True
+
+
+def locked_out_of_new_connections(attempt):
+    """Established connections live on, new ones are refused: the shared connection of the run still works."""
+    return _locking(attempt, lambda text: re.sub(r"ip saddr \S+ tcp dport 22 counter accept.*", "", text)
+                    .replace('iif "lo" accept\n\t\tct', 'iif "lo" accept\n\t\tct state established accept\n\t\tct', 1)
+                    .replace("chain input {", "chain input {", 1))
+
+
+def locked_out_wholly(attempt):
+    """Nothing from the controller gets in, not even the running connection."""
+    return _locking(attempt, lambda text: re.sub(r"ip saddr \S+ tcp dport 22 counter accept.*", "", text))
+
+
+def locked_out_by_address(attempt):
+    """Administration is allowed from somewhere else only."""
+    return _locking(attempt, lambda text: re.sub(r"ip saddr \S+ tcp dport 22", f"ip saddr {attempt.block}.0.77 tcp dport 22", text))
+
+
+def locked_out_by_interface(attempt):
+    """Administration is allowed on the wrong interface."""
+    return _locking(attempt, lambda text: re.sub(r"(ip saddr \S+ tcp dport 22)", r'iifname "eth2" \1', text))
+
+
+def locked_out_by_port(attempt):
+    """Another SSH port than the one in use."""
+    return _locking(attempt, lambda text: text.replace("tcp dport 22 ", "tcp dport 2222 "))
+
+
+def answers_refused(attempt):
+    """Requests get in, answers do not get out."""
+    return _locking(attempt, lambda text: text.rstrip().rstrip("}") + "\tchain answers {\n\t\ttype filter hook output priority filter - 5; policy accept;\n"
+                    "\t\ttcp sport 22 counter drop\n\t}\n}\n")
+
+
+def early_drop(attempt):
+    """A chain before the input chain drops the controller."""
+    return _locking(attempt, lambda text: text.rstrip().rstrip("}") + "\tchain early {\n\t\ttype filter hook prerouting priority -200; policy accept;\n"
+                    f"\t\tip saddr {attempt.block}.0.1 counter drop\n\t}}\n}}\n")
+
+
+def preflight_refuses(attempt):
+    """The management sources do not contain the controller: refused before anything changes."""
+    run = attempt.start(attempt.policy(), management={"sources": [f"{attempt.block}.0.99"]})
+    status, output = run.wait()
+    run.close()
+    return "previous", status != 0 and "does not contain it" in output and attempt.node.token()[1] is None
+
+
+def does_not_load(attempt):
+    """A candidate that the kernel or nft refuses."""
+    text = attempt.policy().replace("chain flows {", attempt.dice.choice(["chain flows {\n\t\tip saddr @nobody accept", "chain flows {\n\t\ttcp dport accept",
+                                                                          "chain flows {\n\t\tjump input"]), 1)
+    run = attempt.start(text)
+    status, output = run.wait()
+    run.close()
+    attempt.note = f"status {status}"
+    return "previous", status != 0 and "nft said" in output
+
+
+def _killed(attempt, moment):
+    run = attempt.start(attempt.policy())
+    moment()
+    run.kill()
+    run.close()
+    return "either", True
+
+
+def killed_while_connecting(attempt):
+    """The controller dies before the node was asked."""
+    delay = attempt.dice.uniform(0.3, 1.2)
+    return _killed(attempt, lambda: wait_for(lambda: False, delay))
+
+
+def killed_when_armed(attempt):
+    """The controller dies as soon as the change is pending."""
+    return _killed(attempt, attempt.pending)
+
+
+def killed_when_applied(attempt):
+    """The controller dies as soon as the new rules are loaded."""
+    return _killed(attempt, attempt.applied)
+
+
+def killed_while_confirming(attempt):
+    """The controller dies somewhere between the change and its confirmation."""
+    delay = attempt.dice.uniform(0, 0.8)
+
+    def moment():
+        attempt.applied()
+        wait_for(lambda: False, delay)
+    return _killed(attempt, moment)
+
+
+def killed_when_confirmed(attempt):
+    """The controller dies as soon as the node has taken the confirmation."""
+    def moment():
+        attempt.pending()
+        wait_for(lambda: attempt.node.token()[1] != "pending", 30, 0.002)
+    return _killed(attempt, moment)
+
+
+def killed_anywhere(attempt):
+    """The controller dies at any moment."""
+    delay = attempt.dice.uniform(0, 3)
+    return _killed(attempt, lambda: wait_for(lambda: False, delay))
+
+
+def module_killed(attempt):
+    """The module dies on the node, at any moment after the change was begun."""
+    delay = attempt.dice.choice([0, 0, attempt.dice.uniform(0, 0.3), attempt.dice.uniform(0, 1)])
+    run = attempt.start(attempt.policy())
+    attempt.pending()
+    wait_for(lambda: False, delay)
+    attempt.node.run("pkill", "-9", "-x", "python3", check=False)
+    status, dummy = run.wait()
+    run.close()
+    attempt.note = f"status {status}"
+    return "either", True
+
+
+def rebooted(attempt):
+    """The node restarts inside the window."""
+    run = attempt.start(attempt.policy().replace("tcp dport 22 ", "tcp dport 2222 "))
+    attempt.applied()
+    attempt.node.reboot()
+    status, dummy = run.wait()
+    run.close()
+    attempt.says = "restart"
+    return "previous", status != 0
+
+
+def partitioned(attempt):
+    """The management network parts after the change and comes back later."""
+    run = attempt.start(attempt.policy())
+    attempt.applied()
+    attempt.node.link(False)
+    wait_for(lambda: attempt.node.token()[1] == "rolled-back", TIMEOUT + 10, 0.1)
+    attempt.node.link(True)
+    status, dummy = run.wait(180)
+    run.close()
+    attempt.says = "rolled back"
+    return "previous", status != 0
+
+
+def sshd_stopped(attempt):
+    """The SSH server stops after the change; it is started again when the change is undone."""
+    run = attempt.start(attempt.policy())
+    attempt.applied()
+    attempt.node.run("systemctl", "stop", "ssh.service")
+    wait_for(lambda: attempt.node.token()[1] == "rolled-back", TIMEOUT + 10, 0.1)
+    attempt.node.run("systemctl", "start", "ssh.service")
+    status, dummy = run.wait(180)
+    run.close()
+    attempt.says = "rolled back"
+    return "previous", status != 0
+
+
+def disk_full(attempt):
+    """No room is left where the rules, or what is known of them, are kept."""
+    node, folder = attempt.node, attempt.dice.choice(["/etc/vllm-hardening", "/var/lib/vllm-hardening", "/run/vllm-hardening"])
+    node.run("sh", "-c", f"cp -a {folder} /tmp/kept && mount -t tmpfs -o size=32k,mode=755 tmpfs {folder} && cp -a /tmp/kept/. {folder}/ && rm -r /tmp/kept; "
+             f"dd if=/dev/zero of={folder}/full bs=1k 2>/dev/null; [ -e {folder}/full ]")
+    run = attempt.start(attempt.policy())
+    status, output = run.wait()
+    run.close()
+    node.run("umount", folder)
+    attempt.note = f"{folder}: status {status}"
+    return "previous", status != 0 and "No space left" in output
+
+
+def disk_full_inside_the_window(attempt):
+    """The disk fills up after the change was made: what a confirmation needs is there already."""
+    node = attempt.node
+    folder = "/etc/vllm-hardening"
+    node.run("sh", "-c", f"cp -a {folder} /tmp/kept && mount -t tmpfs -o size=64k,mode=755 tmpfs {folder} && cp -a /tmp/kept/. {folder}/ && rm -r /tmp/kept")
+    run = attempt.start(attempt.policy())
+    attempt.pending()
+    node.run("sh", "-c", f"dd if=/dev/zero of={folder}/full bs=1k 2>/dev/null; [ -e {folder}/full ]")
+    status, dummy = run.wait()
+    run.close()
+    node.run("sh", "-c", f"rm {folder}/full; cp -a {folder} /tmp/kept; umount {folder}; cp -a /tmp/kept/. {folder}/; rm -r /tmp/kept")
+    attempt.note = f"status {status}"
+    return "new", status == 0
+
+
+def concurrent(attempt):
+    """Two runs change the same node at once."""
+    runs = [attempt.start(attempt.policy()) for dummy in range(2)]
+    results = [run.wait() for run in runs]
+    for run in runs:
+        run.close()
+    refused = [output for status, output in results if status]
+    attempt.note = f"statuses {[status for status, dummy in results]}"
+    return "either", len(refused) <= 1 and all("another" in output for output in refused)
+
+
+def without_nft(attempt):
+    """nft is not installed."""
+    node = attempt.node
+    node.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.away")
+    run = attempt.start(attempt.policy())
+    status, output = run.wait()
+    run.close()
+    node.run("mv", "/usr/sbin/nft.away", "/usr/sbin/nft")
+    return "previous", status != 0 and "nft is not installed" in output
+
+
+def changed_by_another(attempt):
+    """Another program writes into the table before the confirmation."""
+    run = attempt.start(attempt.policy())
+    attempt.applied()
+    attempt.node.run("nft", "insert", "rule", "inet", "vllm_hardening", "input", "tcp", "dport", "1", "accept")
+    status, output = run.wait()
+    run.close()
+    attempt.note = f"status {status}"
+    if status == 0:  # the confirmation came first
+        attempt.node.run("nft", "-f", "/etc/vllm-hardening/firewall.nft")
+        return "new", True
+    return "previous", "another program changed the table" in output
+
+
+INJECTIONS = [
+    locked_out_of_new_connections, locked_out_wholly, locked_out_by_address, locked_out_by_interface, locked_out_by_port, answers_refused, early_drop,
+    preflight_refuses, does_not_load, killed_while_connecting, killed_when_armed, killed_when_applied, killed_while_confirming, killed_when_confirmed,
+    killed_anywhere, module_killed, rebooted, partitioned, sshd_stopped, disk_full, disk_full_inside_the_window, concurrent, without_nft, changed_by_another,
+]
