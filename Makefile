@@ -52,10 +52,10 @@ docs: setup ## Write what is generated: the tables of the roles' variables
 	for script in docs/generate/*.py; do python $$script; done
 
 sanity: setup ## ansible-test sanity, no exceptions
-	python tests/tools/ansible_test.py $(BUILD) sanity
+	python tests/tools/run_ansible_test.py $(BUILD) sanity
 
 units: setup ## Unit tests; the nodes' code also with the oldest and newest Python of a node, where this machine has them
-	python tests/tools/ansible_test.py $(BUILD) units
+	python tests/tools/run_ansible_test.py $(BUILD) units
 
 build: setup ## Build the tarball, install it elsewhere, and ask it for its documentation
 	python tests/tools/build.py $(BUILD)/package

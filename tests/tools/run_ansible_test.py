@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Run ansible-test on a copy of the checkout: ansible_test.py BUILD_FOLDER COMMAND [OPTION...].
+"""Run ansible-test on a copy of the checkout: run_ansible_test.py BUILD_FOLDER COMMAND [OPTION...].
 
 ansible-test wants a real folder `ansible_collections/NAMESPACE/NAME` that is a repository of its own, interpreters that start,
 and a script that installs pip. This provides the three and runs `ansible-test COMMAND --venv`, so that nothing but the package
@@ -29,7 +29,7 @@ def provide_pip() -> None:
     requirements = (package / "_internal/python_requirements.py").read_text(encoding="utf-8")
     versions = re.findall(r"\bpip='([\d.]+)'", requirements)
     if not versions:
-        raise SystemExit("tests/tools/ansible_test.py: this ansible-test names its pip in another place; adapt provide_pip().")
+        raise SystemExit("tests/tools/run_ansible_test.py: this ansible-test names its pip in another place; adapt provide_pip().")
     cache = Path.home() / ".ansible/test/cache"
     cache.mkdir(parents=True, exist_ok=True)
     for version in versions:
