@@ -1,0 +1,85 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Which paths are tried, and how results are told."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import (
+    Outcome, ProbeError, compact, expand_ports, interleave, plan_paths, probe)
+
+SOURCES = [{"segment": "internal", "address": "10.77.2.67"}, {"segment": "internal", "address": "fd00:77:2::67"}]
+TARGET = {"host": "npu01", "addresses": {"management": ["10.77.0.11"], "internal": ["10.77.2.11", "fd00:77:2::11"]}, "tcp": ["22", "8000-8001"]}
+
+
+def test_every_address_is_tried_and_other_segments_through_the_neighbour():
+    paths = plan_paths(SOURCES, [TARGET])
+    assert [(path["source"], path["address"], path["crossed"], path["via"]) for path in paths] == [
+        ("10.77.2.67", "10.77.0.11", True, "10.77.2.11"),
+        ("10.77.2.67", "10.77.2.11", False, None),
+        ("fd00:77:2::67", "fd00:77:2::11", False, None),
+    ]
+    assert paths[0]["ports"] == [22, 8000, 8001]
+
+
+def test_a_node_does_not_try_itself():
+    assert plan_paths([{"segment": "internal", "address": "10.77.2.11"}], [{**TARGET, "addresses": {"internal": ["10.77.2.11"]}}]) == []
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255", "npu01", "10.77.2.0/24"])
+def test_only_single_hosts_are_tried(address):
+    with pytest.raises(ProbeError, match="npu01"):
+        plan_paths(SOURCES, [{**TARGET, "addresses": {"internal": [address]}}])
+    with pytest.raises(ProbeError, match="sources"):
+        plan_paths([{"segment": "internal", "address": address}], [TARGET])
+
+
+def test_a_wrong_port_names_the_target():
+    with pytest.raises(ProbeError, match="npu01.*99999"):
+        plan_paths(SOURCES, [{**TARGET, "tcp": ["99999"]}])
+
+
+def test_port_zero_is_never_tried():
+    assert expand_ports(["0-2"]) == [1, 2]
+
+
+def test_ports_are_told_as_ranges():
+    assert compact([22, 8000, 8001, 8002]) == ["22", "8000-8002"]
+
+
+def test_every_port_is_in_exactly_one_class():
+    outcome = Outcome(plan_paths(SOURCES, [TARGET])[1])
+    outcome.answers = {22: "open"}
+    outcome.unsent = {8001: "no route"}
+    row = outcome.report()
+    assert (row["open"], row["closed"], row["refused"], row["silent"], row["unsent"]) == (["22"], [], [], ["8000"], ["8001"])
+    assert row["why"] == "no route"
+
+
+def test_hosts_take_turns():
+    first, second = ({"ports": [1, 2]}, {"ports": [1]})
+    outcomes = [type("Outcome", (), {"path": path})() for path in (first, second)]
+    assert [(outcome.path is first, port) for outcome, port in interleave(outcomes)] == [(True, 1), (False, 1), (True, 2)]
+
+
+def test_connections_tell_open_from_closed():
+    with socket.socket() as listener, socket.socket() as closed:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        closed.bind(("127.0.0.1", 0))
+        ports = sorted((listener.getsockname()[1], closed.getsockname()[1]))
+        path = {"host": "here", "protocol": "tcp", "segment": "internal", "source": "127.0.0.1", "address": "127.0.0.1", "crossed": False, "via": None, "ports": ports}
+        result = probe([path], "connect", 1000, 0, 5.0)
+    assert result["method"] == "connect"
+    assert result["sent"] == 2
+    assert result["paths"][0]["open"] == [str(listener_port) for listener_port in ports if str(listener_port) in result["paths"][0]["open"]]
+    assert len(result["paths"][0]["open"]) == 1
+    assert len(result["paths"][0]["closed"]) == 1
+
+
+@pytest.mark.parametrize("rate, retries, timeout", [(0, 0, 1), (1, -1, 1), (1, 0, 0)])
+def test_impossible_settings_are_refused(rate, retries, timeout):
+    with pytest.raises(ProbeError, match="rate"):
+        probe([], "connect", rate, retries, timeout)
