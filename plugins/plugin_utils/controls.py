@@ -45,11 +45,6 @@ CONTROLS = (
         (f"{GUIDE}: ensure that only the required ports are open",),
         "high", "wire", "every node", "Apply the firewall again; look for foreign drop rules and for filters between the hosts.", ("vllm_firewall",)),
     Control(
-        "NET-03", "The loaded packet filter lets through exactly the planned flows",
-        "What the kernel enforces is more than one table: foreign rules, their order and mistranslated rules decide as well.",
-        (f"{GUIDE}: configure firewalls", f"{GUIDE}: never expose internal ports to the public internet or untrusted networks"),
-        "critical", "packet filter", "every node", "Apply the firewall again; remove the foreign rule that the trace names.", ("vllm_firewall",), waivable=False),
-    Control(
         "NET-04", "The node has its planned addresses, and no other on the cluster's segments",
         "Addresses select the segment a service is reachable on; an address too many is a way around the segmentation.",
         (f"{GUIDE}: isolate the nodes in a dedicated network", f"{GUIDE}: use network segmentation"),

@@ -93,15 +93,6 @@ def everything_planned_reachable(node):
     return "every planned flow answered", broken
 
 
-def filter_is_the_plan(node):
-    proof = node.observed("packet_filter")
-    verdict = proof.get("verdict")
-    problems = [clip(entry.get("message", entry)) if isinstance(entry, dict) else clip(entry) for entry in proof.get("findings") or []]
-    if verdict not in ("ok", "fail") or verdict == "fail" and not problems:
-        raise Unknown(clip(proof.get("reason") or "the packet filter could not be evaluated"))
-    return "no packet passes that the plan does not name, and every planned one does", problems
-
-
 def addresses_are_planned(node):
     problems, seen = [], {}
     for entry in node.observed("addresses"):
@@ -272,7 +263,6 @@ def processes_without_privilege(node):
 CHECKS = {
     "NET-01": nothing_unplanned_reachable,
     "NET-02": everything_planned_reachable,
-    "NET-03": filter_is_the_plan,
     "NET-04": addresses_are_planned,
     "NET-05": network_settings,
     "NET-06": port_settings,
