@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
-import netaddr
+from ansible.errors import AnsibleError
+
+try:
+    import netaddr
+except ImportError:
+    netaddr = None
 
 
 def parse_address(value):
@@ -11,6 +16,7 @@ def parse_address(value):
 
     Raises ValueError that says what the value is instead: a name, a wildcard, a network, multicast or link-local.
     """
+    _need_netaddr()
     try:
         address = netaddr.IPAddress(str(value), flags=netaddr.INET_PTON)
     except (netaddr.AddrFormatError, ValueError):
@@ -27,6 +33,7 @@ def parse_network(value):
 
     Raises ValueError that says what the value is instead, with the network that was probably meant.
     """
+    _need_netaddr()
     try:
         network = netaddr.IPNetwork(str(value))
     except (netaddr.AddrFormatError, ValueError):
@@ -36,6 +43,11 @@ def parse_network(value):
     if network.prefixlen == 0:
         raise ValueError("is the whole Internet")
     return network
+
+
+def _need_netaddr():
+    if netaddr is None:
+        raise AnsibleError("The Python package netaddr is missing on the controller: install what requirements.txt of the collection names.")
 
 
 def is_loopback(address):
