@@ -233,7 +233,7 @@ def login(process=None):
     sudo removes the variable from the environment, so the ancestors' are read.
     """
     process = process or os.getpid()
-    for dummy in range(64):
+    for _step in range(64):
         try:
             with open(f"/proc/{process}/environ", "rb") as stream:
                 for item in stream.read().split(b"\0"):

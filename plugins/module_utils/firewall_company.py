@@ -46,7 +46,7 @@ def detect():
     """What `recognise` says about this node. Needs root."""
     chains = set()
     with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-        for dummy, body in netlink.dump(_GETCHAIN, b"\0\0\0\0"):
+        for _kind, body in netlink.dump(_GETCHAIN, b"\0\0\0\0"):
             fields = attribute_map(body, 4)
             chains.add((_FAMILIES.get(body[0], str(body[0])), string(fields[1]), string(fields[3])))
     units = {unit for its_units, *dummy in _KNOWN.values() for unit in its_units if os.path.lexists(f"/run/systemd/units/invocation:{unit}")}

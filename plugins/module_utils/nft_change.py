@@ -84,7 +84,7 @@ def only_elements_differ(have, want):
     """Whether chains and set declarations are the same, so that a transaction of set elements is enough."""
     if have is None or want is None:
         return False
-    return not [step for step in difference(_bare(have), _bare(want))]
+    return not difference(_bare(have), _bare(want))
 
 
 def _bare(state):

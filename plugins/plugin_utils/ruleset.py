@@ -8,9 +8,8 @@ them into one comparison), protocol numbers instead of names (which need /etc/pr
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
-
-import netaddr
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports, parse_ports
 
@@ -50,20 +49,26 @@ def _networks(values, where, problems):
         return found
     for position, value in enumerate(values):
         try:
-            network = netaddr.IPNetwork(str(value))
-        except (netaddr.AddrFormatError, ValueError):
+            network = ipaddress.ip_network(str(value), strict=False)
+        except ValueError:
             problems.add(f"{where}[{position}]", value, "is not an address or a network; write for example 10.77.0.0/24 or fd00:77::5")
             continue
-        if network.ip != network.network:
-            problems.add(f"{where}[{position}]", value, f"has host bits; write {network.cidr} for the network or {network.ip} for the host")
+        address = ipaddress.ip_address(str(value).partition("/")[0])
+        if address != network.network_address:
+            problems.add(f"{where}[{position}]", value, f"has host bits; write {network} for the network or {address} for the host")
             continue
         found[network.version].append(network)
-    return {family: [_text(network) for network in netaddr.cidr_merge(networks)] for family, networks in found.items()}
+    return {family: [_text(network) for network in ipaddress.collapse_addresses(networks)] for family, networks in found.items()}
 
 
 def _text(network):
-    width = 32 if network.version == 4 else 128
-    return str(network.ip) if network.prefixlen == width else str(network)
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+def _within(inner, outer):
+    """Whether every network of `inner` lies in the union of `outer`, both lists of text of one family."""
+    union = list(ipaddress.collapse_addresses(map(ipaddress.ip_network, outer)))
+    return all(any(network.subnet_of(other) for other in union) for network in map(ipaddress.ip_network, inner))
 
 
 def _keys(entry, known, where, problems):
@@ -138,7 +143,7 @@ class _Addresses:
             mine = list(self.literals[family])
             for name in self.sets[family]:
                 mine += sets[name][family]
-            if not netaddr.IPSet(wanted).issubset(netaddr.IPSet(mine)):
+            if not _within(wanted, mine):
                 return False
         return True
 

@@ -24,7 +24,10 @@ from node import CHECKOUT, RULES, Controller, Node, wait_for
 
 LAB = str(CHECKOUT / "tests/lab/lab")
 FOREIGN = """table ip foreign { chain input { type filter hook input priority 0; policy accept; tcp dport 9 counter drop; }; }
-table inet fail2ban_like { set banned { type ipv4_addr; flags timeout; elements = { 192.0.2.7 } }; chain input { type filter hook input priority -1; ip saddr @banned reject; }; }
+table inet banning {
+  set banned { type ipv4_addr; flags timeout; elements = { 192.0.2.7 } }
+  chain input { type filter hook input priority -1; ip saddr @banned reject; }
+}
 """
 
 
@@ -62,7 +65,7 @@ class Campaign:
         run = Controller(node, attempt.policy(), 20)
         status, output = run.wait(120)
         run.close()
-        if "table inet fail2ban_like" not in node.run("nft", "list", "tables"):
+        if "table inet banning" not in node.run("nft", "list", "tables"):
             node.run("nft", "-f", "-", data=FOREIGN)
         return status, output
 

@@ -6,16 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
+from lab.podman import Podman
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tests"))
-
-from lab.podman import Podman  # noqa: E402  pylint: disable=wrong-import-position
-
 RUN = "run/vllm-hardening/firewall"
 RULES = "etc/vllm-hardening/firewall.nft"
 
@@ -105,8 +102,8 @@ class Controller:
             variables["management"] = management
         path = Path(self.folder.name, "variables.json")
         path.write_text(json.dumps(variables))
-        self.output = open(Path(self.folder.name, "output"), "w+", encoding="utf-8")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+        self.output = open(Path(self.folder.name, "output"), "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
             ["ansible-playbook", "-i", str(node.files / "inventory.yml"), str(CHECKOUT / "tests/faults/change.yml"), "-e", f"@{path}", "-v"],
             stdin=subprocess.DEVNULL, stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True, cwd=CHECKOUT,
             env={**os.environ, "ANSIBLE_SSH_CONTROL_PATH_DIR": self.folder.name, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": self.folder.name,
