@@ -1,0 +1,372 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Interval decision diagrams: functions from packets to outcomes, for all packets at once.
+
+A diagram asks one field after the other, always in the order of the fields' ranks, in which interval its value lies, and
+ends in a terminal. Equal diagrams are the same number (hash-consing), so equality is ``==`` and every operation is
+memoised on the numbers of its operands. The method: binary decision diagrams with intervals for bits (Christensen and
+Fleury, "IDD for firewalls"; Gouda and Liu, "firewall decision diagrams").
+
+Terminals are tuples. ``("cont", environment)`` means *undecided, go on with what follows*; an environment is a sorted
+tuple of ``(rank, value)``: fields that were rewritten on the way, so that what follows sees the new value. A value that
+is a Rename makes what follows depend on another field instead.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import namedtuple
+
+TERMINAL = 1 << 60  # the rank of terminals: behind every field
+Rename = namedtuple("Rename", "rank")
+
+
+class Field:
+    """One dimension: ``name``, ``rank`` (place in the order), ``maximum`` (values are 0..maximum), ``free``.
+
+    A free field is one that a packet does not carry: a rate limit's state, a route, a set that packets fill.
+    """
+
+    __slots__ = ("name", "rank", "maximum", "free")
+
+    def __init__(self, name, rank, maximum, free=False):
+        self.name, self.rank, self.maximum, self.free = name, rank, maximum, free
+
+    def __repr__(self):
+        return f"Field({self.name!r}, rank={self.rank})"
+
+
+class Diagrams:
+    """A store of diagrams over a set of fields. Diagrams are plain numbers, valid in their store only."""
+
+    def __init__(self):
+        self.fields = {}
+        self.rank, self.bounds, self.children, self.value, self._open = [], [], [], [], []
+        self._nodes, self._terminals, self._sequences, self._mapped = {}, {}, {}, {}
+        self.cont = self.terminal(("cont", ()))
+
+    # -- fields and nodes ----------------------------------------------------------------------------------------------
+
+    def add_field(self, name, rank, maximum, free=False):
+        """Make a field known; its rank must be its own."""
+        if rank in self.fields:
+            raise ValueError(f"rank {rank} belongs to {self.fields[rank].name}")
+        self.fields[rank] = field = Field(name, rank, maximum, free)
+        return field
+
+    def terminal(self, value):
+        """The diagram that answers ``value`` (a tuple) for every packet."""
+        number = self._terminals.get(value)
+        if number is None:
+            number = self._terminals[value] = self._add(TERMINAL, None, None, value, value[0] == "cont")
+        return number
+
+    def _add(self, rank, bounds, children, value, is_open):
+        self.rank.append(rank)
+        self.bounds.append(bounds)
+        self.children.append(children)
+        self.value.append(value)
+        self._open.append(is_open)
+        return len(self.rank) - 1
+
+    def node(self, rank, bounds, children):
+        """A diagram that goes to ``children[i]`` where the field is above ``bounds[i-1]`` and up to ``bounds[i]``.
+
+        The last bound is the field's maximum. Neighbours that are equal are merged.
+        """
+        previous = children[0]
+        if children.count(previous) == len(children):
+            return previous
+        merged_bounds, merged_children = [], []
+        for position, child in enumerate(children):
+            if child == previous and merged_children:
+                merged_bounds[-1] = bounds[position]
+            else:
+                merged_bounds.append(bounds[position])
+                merged_children.append(child)
+                previous = child
+        key = (rank, tuple(merged_bounds), tuple(merged_children))
+        number = self._nodes.get(key)
+        if number is None:
+            is_open = any(self._open[child] for child in merged_children)
+            number = self._nodes[key] = self._add(rank, key[1], key[2], None, is_open)
+        return number
+
+    def select(self, rank, intervals, inside, outside):
+        """``inside`` where the field lies in one of the sorted, disjoint ``(low, high)`` intervals, else ``outside``."""
+        bounds, children, at, maximum = [], [], 0, self.fields[rank].maximum
+        for low, high in intervals:
+            if low > at:
+                bounds.append(low - 1)
+                children.append(outside)
+            bounds.append(high)
+            children.append(inside)
+            at = high + 1
+        if at <= maximum:
+            bounds.append(maximum)
+            children.append(outside)
+        return self.node(rank, bounds, children)
+
+    def box(self, constraints, inside, outside):
+        """``inside`` where every field of ``{rank: intervals}`` lies in its intervals, else ``outside``.
+
+        ``inside`` may depend on fields of higher rank than the constraints' only; seq() serves the general case.
+        """
+        for rank in sorted(constraints, reverse=True):
+            inside = self.select(rank, constraints[rank], inside, outside)
+        return inside
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+
+    def seq(self, first, second):
+        """``first``, and where it is undecided ``second``, which sees the rewritten fields. Associative."""
+        if first == self.cont:
+            return second
+        if not self._open[first]:
+            return first
+        key = (first, second)
+        known = self._sequences.get(key)
+        if known is not None:
+            return known
+        rank_a, rank_b = self.rank[first], self.rank[second]
+        if rank_a == TERMINAL:
+            result = self.assign(second, self.value[first][1])
+        elif rank_a < rank_b:
+            seq = self.seq
+            result = self.node(rank_a, self.bounds[first], [seq(child, second) for child in self.children[first]])
+        elif rank_a > rank_b:
+            seq = self.seq
+            result = self.node(rank_b, self.bounds[second], [seq(first, child) for child in self.children[second]])
+        else:
+            result = self._merge(first, second)
+        self._sequences[key] = result
+        return result
+
+    def _merge(self, first, second):
+        """seq() of two nodes that ask the same field."""
+        bounds_a, children_a = self.bounds[first], self.children[first]
+        bounds_b, children_b = self.bounds[second], self.children[second]
+        seq, is_open = self.seq, self._open
+        bounds, children, at = [], [], 0
+        for upper, child in zip(bounds_a, children_a):
+            if is_open[child]:
+                while True:
+                    edge = bounds_b[at]
+                    if edge >= upper:
+                        bounds.append(upper)
+                        children.append(seq(child, children_b[at]))
+                        if edge == upper:
+                            at += 1
+                        break
+                    bounds.append(edge)
+                    children.append(seq(child, children_b[at]))
+                    at += 1
+            else:
+                bounds.append(upper)
+                children.append(child)
+                at = bisect_left(bounds_b, upper, at)
+                if at < len(bounds_b) and bounds_b[at] == upper:
+                    at += 1
+        return self.node(self.rank[first], bounds, children)
+
+    def fold(self, diagrams):
+        """seq() over a list, in a balanced way: n rules cost n log n."""
+        diagrams = list(diagrams)
+        if not diagrams:
+            return self.cont
+        while len(diagrams) > 1:
+            paired = [self.seq(diagrams[i], diagrams[i + 1]) for i in range(0, len(diagrams) - 1, 2)]
+            if len(diagrams) % 2:
+                paired.append(diagrams[-1])
+            diagrams = paired
+        return diagrams[0]
+
+    def assign(self, diagram, environment, remember=True):
+        """The diagram as seen after ``environment``: rewritten fields are replaced, terminals remember them.
+
+        With ``remember`` false only the question is narrowed; the terminals stay as they are.
+        """
+        if not environment:
+            return diagram
+        values = dict(environment)
+        memo = self._mapped.setdefault(("assign", environment, remember), {})
+
+        def visit(number):
+            known = memo.get(number)
+            if known is not None:
+                return known
+            rank = self.rank[number]
+            if rank == TERMINAL:
+                value = self.value[number]
+                if remember and len(value) > 1 and isinstance(value[1], tuple):
+                    merged = tuple(sorted({**values, **dict(value[1])}.items()))
+                    result = self.terminal((value[0], merged) + value[2:])
+                else:
+                    result = number
+            elif rank in values:
+                value = values[rank]
+                if isinstance(value, Rename):
+                    result = self.node(value.rank, self.bounds[number], [visit(c) for c in self.children[number]])
+                else:
+                    result = visit(self.children[number][bisect_left(self.bounds[number], value)])
+            else:
+                result = self.node(rank, self.bounds[number], [visit(child) for child in self.children[number]])
+            memo[number] = result
+            return result
+
+        return visit(diagram)
+
+    def map_terminals(self, diagram, name, change):
+        """Every terminal replaced by the diagram that ``change(value)`` returns; memoised under ``name``.
+
+        Diagrams put in place of terminals may ask any field: they are merged in order.
+        """
+        memo = self._mapped.setdefault(("map", name), {})
+        changed = memo.get(diagram)
+        if changed is None:
+            if self.rank[diagram] == TERMINAL:
+                changed = change(self.value[diagram])
+            else:
+                parts = [self.map_terminals(child, name, change) for child in self.children[diagram]]
+                changed = self.ordered_node(self.rank[diagram], self.bounds[diagram], parts)
+            memo[diagram] = changed
+        return changed
+
+    def ordered_node(self, rank, bounds, children):
+        """As node(), for children that may ask the same field or one of lower rank."""
+        if all(self.rank[child] > rank for child in children):
+            return self.node(rank, bounds, children)
+        selector = self.node(rank, bounds, [self.terminal(("pick", i)) for i in range(len(children))])
+        return self.apply(selector, tuple(children))
+
+    def apply(self, selector, choices):
+        """Where ``selector`` ends in ``("pick", i)``, the answer of ``choices[i]``."""
+        memo = self._mapped.setdefault(("apply", choices), {})
+
+        def visit(number, candidates):
+            if self.rank[number] == TERMINAL:
+                return candidates[self.value[number][1]]
+            key = (number, candidates)
+            known = memo.get(key)
+            if known is not None:
+                return known
+            rank = min(self.rank[number], min(self.rank[candidate] for candidate in candidates))
+            involved = [number, *candidates]
+            edges = sorted({bound for one in involved if self.rank[one] == rank for bound in self.bounds[one]})
+            parts = []
+            for edge in edges:
+                inner = [
+                    self.children[one][bisect_left(self.bounds[one], edge)] if self.rank[one] == rank else one
+                    for one in involved
+                ]
+                parts.append(visit(inner[0], tuple(inner[1:])))
+            known = memo[key] = self.node(rank, edges, parts)
+            return known
+
+        return visit(selector, choices)
+
+    def combine(self, first, second, name, decide, absorb=None):
+        """The terminal ``decide(value of first, value of second)`` for every packet; memoised under ``name``.
+
+        Where ``second`` ends in ``absorb``, that is the answer, and ``first`` is not looked at.
+        """
+        memo = self._mapped.setdefault(("combine", name), {})
+        ranks, bounds, children = self.rank, self.bounds, self.children
+
+        def visit(a, b):
+            known = memo.get((a, b))
+            if known is not None:
+                return known
+            rank_a, rank_b = ranks[a], ranks[b]
+            if absorb is not None and rank_b == TERMINAL and self.value[b] == absorb:
+                result = b
+            elif rank_a == rank_b == TERMINAL:
+                result = self.terminal(decide(self.value[a], self.value[b]))
+            elif rank_a < rank_b:
+                result = self.node(rank_a, bounds[a], [visit(child, b) for child in children[a]])
+            elif rank_a > rank_b:
+                result = self.node(rank_b, bounds[b], [visit(a, child) for child in children[b]])
+            else:
+                edges = sorted({*bounds[a], *bounds[b]})
+                parts, at_a, at_b = [], 0, 0
+                for edge in edges:
+                    while bounds[a][at_a] < edge:
+                        at_a += 1
+                    while bounds[b][at_b] < edge:
+                        at_b += 1
+                    parts.append(visit(children[a][at_a], children[b][at_b]))
+                result = self.node(rank_a, edges, parts)
+            memo[a, b] = result
+            return result
+
+        return visit(first, second)
+
+    def quantify(self, diagram, merge, name, ranks=None):
+        """Fields removed: ``merge(set of terminal values, fields)`` answers for all values of the removed fields together.
+
+        Without ``ranks`` the free fields go. ``merge`` gets at least two different values and the names of fields that
+        decide between them, and gives the terminal's value; terminals it made itself may come back to it.
+        """
+        memo = self._mapped.setdefault(("quantify", name, ranks), {})
+        known = memo.get(diagram)
+        if known is not None:
+            return known
+        rank = self.rank[diagram]
+        if rank == TERMINAL:
+            result = diagram
+        else:
+            parts = [self.quantify(child, merge, name, ranks) for child in self.children[diagram]]
+            field = self.fields[rank]
+            if field.free if ranks is None else rank in ranks:
+                result = parts[0]
+                for part in parts[1:]:
+                    result = self.combine(
+                        result, part, (name, rank),
+                        lambda a, b: a if a == b else merge(a, b, field.name),
+                    )
+            else:
+                result = self.node(rank, self.bounds[diagram], parts)
+        memo[diagram] = result
+        return result
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    def lookup(self, diagram, values):
+        """The terminal value for one packet, ``values[rank]`` being its fields (0 where missing)."""
+        while self.rank[diagram] != TERMINAL:
+            at = bisect_left(self.bounds[diagram], values.get(self.rank[diagram], 0))
+            diagram = self.children[diagram][at]
+        return self.value[diagram]
+
+    def boxes(self, diagram, wanted):
+        """One box ``({rank: (low, high)}, value)`` for each way into a terminal whose value ``wanted(value)`` accepts.
+
+        Every part of the diagram is entered once only: all different outcomes are found, not all boxes.
+        """
+        seen = set()
+
+        def visit(number, path):
+            if self.rank[number] == TERMINAL:
+                if wanted(self.value[number]):
+                    yield dict(path), self.value[number]
+                return
+            if number in seen:
+                return
+            seen.add(number)
+            low = 0
+            for high, child in zip(self.bounds[number], self.children[number]):
+                yield from visit(child, path + [(self.rank[number], (low, high))])
+                low = high + 1
+
+        return visit(diagram, [])
+
+    def size(self, diagram):
+        """``(nodes, edges)`` reachable from a diagram."""
+        seen, stack, edges = set(), [diagram], 0
+        while stack:
+            number = stack.pop()
+            if number in seen or self.rank[number] == TERMINAL:
+                continue
+            seen.add(number)
+            edges += len(self.children[number])
+            stack.extend(self.children[number])
+        return len(seen), edges

@@ -1,0 +1,558 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Does a packet filter do what a policy says? Decided for every packet, with examples where it does not.
+
+verify() is pure: a snapshot (nft_ruleset), a picture of the host (host_network, or None) and a policy
+(firewall_policy) go in, a result that JSON can carry comes out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import PROTOCOLS, read_policy
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import Host
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
+    DADDR,
+    DPORT,
+    ESTABLISHED,
+    EXTENSIONS,
+    ICMP_CODE,
+    ICMP_TYPE,
+    IIF,
+    INVALID,
+    NEW,
+    NO_UID,
+    OIF,
+    PROTOCOL,
+    RELATED,
+    SADDR,
+    SPORT,
+    STATE,
+    STATES,
+    TCP_FLAGS,
+    UID,
+    complement,
+    intersect,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import Filter, interfaces_of
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import FORWARD, INPUT, OUTPUT
+
+_EPHEMERAL = [(1024, 65535)]
+_SYN, _ACKS, _ANSWERS = [(0x02, 0x02)], [(0x10, 0x11), (0x18, 0x19)], [(0x10, 0x12), (0x18, 0x19)]
+_MOST_BOXES, _MOST_FINDINGS, _MOST_NAMES = 4000, 40, 6
+
+
+def verify(snapshot, host, policy, obstacles=(), users=None, families=("ip", "ip6")):
+    """Judge a ruleset by a policy.
+
+    ``snapshot``   what read_ruleset() gave
+    ``host``       what read_host() gave, or None: then addresses and routes are unknown
+    ``policy``     the policy as a user writes it; PolicyError is raised where it is wrong
+    ``obstacles``  ``[{"object", "reason", "hooks": ["input", ...], "rewrites": bool}]``: filters that are not evaluated and
+                   may refuse anything in these directions; where one may rewrite packets, nothing is certain
+    ``users``      ``{name: uid}`` for the users that egress flows name
+
+    Returns::
+
+        {"verdict": "ok" | "violated" | "unknown",
+         "flows":   [{"name", "part", "status": "ok" | "broken" | "unknown", "reason", "family", "phase",
+                      "packet", "box", "trace", "outcome", "depends_on"}],
+         "leaks":   [{"part": "input" | "forward" | "output", "status": "leak" | "unknown", "family", "rule", "packet", "box",
+                      "trace", "depends_on", "boxes"}],
+         "unknown": [{"object", "reason"}],
+         "statistics": {"tables", "rules", "elements", "nodes"}}
+
+    A *leak* or *broken* flow holds for every value of what is not known; *unknown* says that it depends on it.
+    """
+    checked = read_policy(policy)
+    picture = Host(host) if host else None
+    result = {"verdict": "ok", "flows": [], "leaks": [], "unknown": [], "statistics": _statistics(snapshot)}
+    interfaces = _interfaces(snapshot, picture, checked)
+    blocked = [
+        ({"input": INPUT, "forward": FORWARD, "output": OUTPUT}[hook], one["object"])
+        for one in obstacles for hook in one.get("hooks", ("input", "forward", "output"))
+    ]
+    result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in obstacles]
+    unread = _unread_families(snapshot)
+    result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in unread]
+    undecided = any(one.get("rewrites") for one in obstacles) or any(one["refuses"] for one in unread)
+    nodes = 0
+    for family in families:
+        judge = _Judge(Filter(snapshot, family, picture, blocked, interfaces), checked, users or {})
+        judge.run(result)
+        nodes += len(judge.diagrams.rank)
+        for reason, place in judge.filter.rules.unmodelled.items():
+            entry = {"object": f"{reason} ({place})", "reason": "not modelled: it may do anything"}
+            if entry not in result["unknown"]:
+                result["unknown"].append(entry)
+    result["statistics"]["nodes"] = nodes
+    result["flows"] = _merge_families(result["flows"])
+    states = {one["status"] for one in result["flows"]} | {one["status"] for one in result["leaks"]}
+    if states & {"broken", "leak"}:
+        result["verdict"] = "violated"
+    elif "unknown" in states or undecided:
+        result["verdict"] = "unknown"
+    return result
+
+
+def _statistics(snapshot):
+    tables = snapshot["tables"]
+    return {
+        "tables": len(tables),
+        "rules": sum(len(chain["rules"]) for table in tables for chain in table["chains"].values()),
+        "elements": sum(len(one["elements"]) for table in tables for one in table["sets"].values()),
+    }
+
+
+def _interfaces(snapshot, picture, policy):
+    """The interfaces of the proof, with those that the policy names."""
+    result = interfaces_of(snapshot, picture)
+    known = {one["name"].rstrip(b"\0").decode("utf-8", "replace") for one in result}
+    flows = [flow for part in policy.values() if isinstance(part, list) for flow in part if isinstance(flow, dict)]
+    names = {flow[key] for flow in flows for key in ("interface", "output_interface") if flow.get(key)} | {"lo"}
+    for at, name in enumerate(sorted(names - known)):
+        index = 1 if name == "lo" else (1 << 21) + at
+        result.append({"name": name.encode().ljust(16, b"\0"), "index": index, "present": picture is None})
+    return result
+
+
+def _unread_families(snapshot):
+    """Base chains that this proof does not walk: they can only refuse more, or steer around it."""
+    found = []
+    for table in snapshot["tables"]:
+        for chain in table["chains"].values():
+            if chain["hook"] is None or table["flags"] & nft_ruleset.TABLE_DORMANT:
+                continue
+            name = f"{table['family']} {table['name']} {chain['name']}"
+            if table["family"] in ("bridge", "arp"):
+                found.append({"object": name, "reason": f"{table['family']} chains are not walked: they may refuse more", "refuses": True})
+            elif table["family"] == "netdev" and chain["hook"] != 0:
+                found.append({"object": name, "reason": "egress chains of devices are not walked: they may refuse more", "refuses": True})
+        for one in table["flowtables"]:
+            found.append({
+                "object": f"{table['family']} {table['name']} flowtable {one['name']}",
+                "reason": "forwarded connections that are established pass by it, around the forward chains",
+                "refuses": False,
+            })
+    return found
+
+
+def _merge_families(flows):
+    """One entry a flow: the worst of its families."""
+    order = {"broken": 0, "unknown": 1, "ok": 2, "not applicable": 3}
+    merged = {}
+    for flow in flows:
+        key = (flow["part"], flow["name"])
+        if key not in merged or order[flow["status"]] < order[merged[key]["status"]]:
+            merged[key] = flow
+    for flow in merged.values():
+        if flow["status"] == "not applicable":
+            flow["status"], flow["reason"] = "broken", "neither IPv4 nor IPv6 has both a source and a destination"
+    return list(merged.values())
+
+
+class _Judge:
+    """One network protocol's part of the proof."""
+
+    def __init__(self, packet_filter, policy, users):
+        self.filter, self.policy, self.users = packet_filter, policy, users
+        self.space, self.diagrams, self.family = packet_filter.space, packet_filter.diagrams, packet_filter.family
+        self.host = packet_filter.host
+        self.everything = [(0, (1 << self.space.bits) - 1)]
+        names = [one["name"].rstrip(b"\0").decode("utf-8", "backslashreplace") for one in self.space.interfaces]
+        self.interface_at = {name: at for at, name in enumerate(names) if at}
+        self.interface_names = names
+        self.outside = self.diagrams.terminal(("outside",))
+        self.inside = self.diagrams.terminal(("inside",))
+
+    def run(self, result):
+        """Put the findings of this protocol into the result."""
+        self.part(result, "allow", "input")
+        if self.policy["forward"] is not None:
+            self.part(result, "forward", "forward")
+        if self.policy["egress"] is not None:
+            self.part(result, "egress", "output")
+
+    def part(self, result, part, where):
+        """One direction: its flows, then what else passes."""
+        raw = self.filter.sent() if where == "output" else self.filter.received(assume_local=where == "input")
+        decided = self.decided(raw, where)
+        for flow in self.policy[part]:
+            result["flows"].append(self.flow(flow, part, where, decided, raw))
+        self.leaks(result, part, where, decided, raw)
+
+    # -- outcomes ------------------------------------------------------------------------------------------------------
+
+    def decided(self, diagram, where):
+        """("pass",), ("refuse",) or ("mixed", names of what decides), for packets alone."""
+        def simple(value):
+            return self.diagrams.terminal(("pass",) if value == ("accept", where) else ("refuse",))
+
+        def merge(first, second, name):
+            names = {name}
+            for value in (first, second):
+                if value[0] == "mixed":
+                    names.update(value[1])
+            return ("mixed", frozenset(sorted(names)[:_MOST_NAMES]))
+
+        simplified = self.diagrams.map_terminals(diagram, ("decided", where), simple)
+        return self.diagrams.quantify(simplified, merge, "free")
+
+    # -- regions -------------------------------------------------------------------------------------------------------
+
+    def shorthand(self, name, where):
+        """The boxes of packets that a shorthand stands for."""
+        if name == "established":
+            return [{STATE: [(ESTABLISHED, RELATED)]}]
+        if name == "loopback":
+            at = self.interface_at["lo"]
+            return [{OIF if where == "output" else IIF: [(at, at)]}]
+        if name == "icmp":
+            number = 1 if self.family == "ip" else 58
+            return [{PROTOCOL: [(number, number)]}]
+        if name == "igmp":
+            return [{PROTOCOL: [(2, 2)]}]
+        ports = (67, 68) if self.family == "ip" else (547, 546)
+        server, client = ports if where == "output" else (ports[1], ports[0])
+        return [{PROTOCOL: [(17, 17)], DPORT: [(server, server)], SPORT: [(client, client)]}]
+
+    def interface(self, name):
+        """The interval of an interface by name."""
+        at = self.interface_at[name]
+        return [(at, at)]
+
+    def box(self, flow, where):
+        """The box of all packets of a flow, or None where this protocol has none."""
+        box = {}
+        for key, rank in (("protocols", PROTOCOL), ("ports", DPORT), ("source_ports", SPORT)):
+            if flow[key] is not None:
+                box[rank] = flow[key]
+        for key, rank in (("sources", SADDR), ("destinations", DADDR)):
+            if flow[key] is not None:
+                box[rank] = flow[key][self.family]
+                if not box[rank]:
+                    return None
+        if flow["interface"]:
+            box[OIF if where == "output" else IIF] = self.interface(flow["interface"])
+        if flow["output_interface"]:
+            box[OIF] = self.interface(flow["output_interface"])
+        if flow["states"] is not None:
+            box[STATE] = sorted((STATES.index(state), STATES.index(state)) for state in flow["states"])
+        if flow["user"] is not None:
+            uid = self.users.get(flow["user"], flow["user"])
+            if isinstance(uid, str):
+                return None
+            box[UID] = [(uid, uid)]
+        return box
+
+    def intent(self, part, where):
+        """("inside",) for packets that the policy lets pass or that cannot come, ("outside",) for all others."""
+        permit = {"allow": "permit", "forward": "permit_forward", "egress": "permit_egress"}[part]
+        boxes = self.impossible(where)
+        for flow in self.policy[part] + self.policy[permit]:
+            if isinstance(flow, str):
+                boxes += self.shorthand(flow, where)
+            else:
+                box = self.box(flow, where)
+                if box is not None:
+                    boxes.append(box)
+        diagrams = self.diagrams
+        parts = [diagrams.box(box, self.inside, self.space.cont) for box in boxes]
+        return diagrams.seq(diagrams.fold(parts), self.outside)
+
+    def impossible(self, where):
+        """What the kernel's own IP code refuses before or after the hooks, or what cannot be."""
+        last = len(self.space.interfaces) - 1
+        foreign = complement(self.interface("lo"), last)
+        if where == "output":
+            return [{OIF: [(0, 0)]}, {STATE: [(INVALID, INVALID)], OIF: [(0, 0)]}]
+        boxes = [{IIF: [(0, 0)]}]
+        if where == "forward":
+            boxes.append({OIF: [(0, 0)]})
+        # Martian sources and destinations: net/ipv4/route.c, net/ipv6/ip6_input.c.
+        if self.family == "ip":
+            boxes.append({IIF: foreign, SADDR: [(0x7F000000, 0x7FFFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF)]})
+            boxes.append({IIF: foreign, DADDR: [(0x7F000000, 0x7FFFFFFF)]})
+        else:
+            boxes.append({IIF: foreign, SADDR: [(1, 1), (0xFF << 120, (1 << 128) - 1)]})
+            boxes.append({IIF: foreign, DADDR: [(1, 1)]})
+        return boxes
+
+    # -- flows ---------------------------------------------------------------------------------------------------------
+
+    def flow(self, flow, part, where, decided, raw):
+        """Whether a flow works: its opening packet, its later packets, and the answers."""
+        entry = {
+            "name": flow["name"], "part": part, "status": "ok", "reason": None, "family": self.family, "phase": None,
+            "packet": None, "box": None, "trace": None, "outcome": None, "depends_on": [],
+        }
+        if isinstance(flow["user"], str) and flow["user"] not in self.users:
+            entry.update(status="unknown", reason=f"no user {flow['user']} on this host")
+            return entry
+        box = self.box(flow, where)
+        if box is None:
+            entry["status"] = "not applicable"
+            return entry
+        if self.host is not None and not self.host.addresses(self.family) and not flow["interface"] == "lo":
+            entry["status"] = "not applicable"
+            return entry
+        required, missing = self.required(flow, box, where)
+        if missing:
+            entry.update(status="broken", reason=missing)
+            return entry
+        path = "sent" if where == "output" else "received"
+        phases = [("opening", path, required, NEW, _SYN, decided, raw), ("established", path, required, ESTABLISHED, _ACKS, decided, raw)]
+        if where == "input":
+            back = self.filter.sent()
+            phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output"), back))
+        elif where == "output":
+            back = self.filter.received(assume_local=True)
+            phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
+        for phase, way, boxes, state, flags, verdicts, whole in phases:
+            found = self.phase(boxes, state, flags, verdicts, flow)
+            if found is None or (entry["status"] == "unknown" and found[0] != "broken"):
+                continue
+            status, values, ranges, names = found
+            entry.update(status=status, phase=phase, depends_on=sorted(names))
+            self.illustrate(entry, values, ranges, whole, way, where, want_pass=False)
+            if status == "broken":
+                entry["reason"] = f"the {phase} packet is refused"
+                return entry
+            entry["reason"] = f"whether the {phase} packet passes depends on " + ", ".join(sorted(names))
+        return entry
+
+    def required(self, flow, box, where):
+        """The boxes of packets that must pass, and what is missing on this host, if anything."""
+        box = dict(box)
+        if PROTOCOL not in box:
+            box[PROTOCOL] = [(6, 6)]
+        box.setdefault(SPORT, _EPHEMERAL)
+        box[EXTENSIONS] = [(0, 0)]
+        strangers = complement(sorted([(0, 0), *self.interface("lo")]), len(self.space.interfaces) - 1)
+        if where == "output":
+            box.setdefault(OIF, [(at, at) for at in range(1, len(self.space.interfaces)) if self.space.interfaces[at]["present"]])
+            box.setdefault(UID, [(0, NO_UID)])
+            if self.host is not None and SADDR not in box:
+                own = [one for one in self.host.addresses(self.family)]
+                if own:
+                    box[SADDR] = sorted((one, one) for one in set(own))
+            return [box], None
+        if where == "forward":
+            box.setdefault(IIF, strangers)
+            box.setdefault(OIF, strangers)
+            return [box], None
+        if self.host is None:
+            box.setdefault(IIF, strangers)
+            return [box], None
+        boxes = []
+        for at, interface in enumerate(self.space.interfaces):
+            if not interface["present"] or (IIF in box and not intersect(box[IIF], [(at, at)])):
+                continue
+            if self.host.is_loopback(interface["index"]) and IIF not in box:
+                continue
+            own = sorted((one, one) for one in set(self.host.addresses(self.family, interface["index"])))
+            wanted = intersect(own, box.get(DADDR, self.everything))
+            if not wanted:
+                continue
+            one = {**box, IIF: [(at, at)], DADDR: wanted}
+            if not flow["interface"]:
+                routed = self.host.sources_by(self.family, interface["index"])
+                reachable = intersect(box.get(SADDR, self.everything), routed) if routed is not None else None
+                if reachable:
+                    one[SADDR] = reachable
+            boxes.append(one)
+        if not boxes:
+            if flow["interface"] and not self.space.interfaces[self.interface_at[flow["interface"]]]["present"]:
+                return [], f"there is no interface {flow['interface']}"
+            if flow["destinations"] is not None:
+                return [], "none of its destinations is an address of this host" + (
+                    f" on {flow['interface']}" if flow["interface"] else ""
+                )
+            box.setdefault(IIF, strangers)
+            boxes = [box]
+        return boxes, None
+
+    def reversed(self, box):
+        """The box of the answers."""
+        swap = {SADDR: DADDR, DADDR: SADDR, SPORT: DPORT, DPORT: SPORT, IIF: OIF, OIF: IIF}
+        result = {swap.get(rank, rank): intervals for rank, intervals in box.items()}
+        result.pop(UID, None)
+        return result
+
+    def phase(self, boxes, state, flags, decided, flow):
+        """None where all packets pass, else ("broken" or "unknown", values, box, names)."""
+        diagrams = self.diagrams
+        parts = []
+        for box in boxes:
+            box = {**box, STATE: [(state, state)]}
+            if any(low <= 6 <= high for low, high in box[PROTOCOL]):
+                box[TCP_FLAGS] = flags
+            parts.append(diagrams.box(box, self.inside, self.space.cont))
+        region = diagrams.seq(diagrams.fold(parts), self.outside)
+        inside = diagrams.combine(decided, region, "within", lambda value, _inside: value, absorb=("outside",))
+        if self.host is None and not flow["interface"] and not flow["output_interface"]:
+            inside = self.any_interface(inside)
+        for status, wanted in (("broken", "refuse"), ("unknown", "mixed")):
+            for box, value in diagrams.boxes(inside, lambda value, wanted=wanted: value[0] == wanted):
+                names = value[1] if value[0] == "mixed" else ()
+                values = self.example(box)
+                return status, values, box, names
+        return None
+
+    def any_interface(self, diagram):
+        """Where nothing says by which interface a flow comes, what depends on it is unknown."""
+        def merge(first, second, name):
+            if first == ("outside",):
+                return second
+            if second == ("outside",):
+                return first
+            names = {f"the interface ({name})"}
+            for value in (first, second):
+                if value[0] == "mixed":
+                    names.update(value[1])
+            return ("mixed", frozenset(sorted(names)[:_MOST_NAMES]))
+
+        return self.diagrams.quantify(diagram, merge, "interfaces", (IIF, OIF))
+
+    # -- leaks ---------------------------------------------------------------------------------------------------------
+
+    def leaks(self, result, part, where, decided, raw):
+        """Everything that passes and should not, one finding for each rule or policy that lets it."""
+        intent = self.intent(part, where)
+        combined = self.diagrams.combine(
+            decided, intent, ("leaks", part), lambda value, _outside: value, absorb=("inside",)
+        )
+        path = "sent" if where == "output" else "received"
+        for status, wanted in (("leak", "pass"), ("unknown", "mixed")):
+            found = {}
+            for number, (box, value) in enumerate(
+                self.diagrams.boxes(combined, lambda value, wanted=wanted: value[0] == wanted)
+            ):
+                if number >= _MOST_BOXES or len(found) >= _MOST_FINDINGS:
+                    break
+                names = value[1] if value[0] == "mixed" else ()
+                entry = {"part": where, "status": status, "family": self.family, "depends_on": sorted(names), "boxes": 1}
+                self.illustrate(entry, self.example(box), box, raw, path, where, want_pass=True)
+                entry["rule"] = _deciding(entry["trace"], where)
+                key = repr(entry["rule"])
+                known = found.get(key)
+                if known is not None:
+                    entry["boxes"] += known["boxes"]
+                    if known["packet"]["protocol"] in ("tcp", "udp") or entry["packet"]["protocol"] not in ("tcp", "udp"):
+                        known["boxes"] = entry["boxes"]
+                        continue
+                found[key] = entry
+            result["leaks"] += found.values()
+
+    # -- examples ------------------------------------------------------------------------------------------------------
+
+    def example(self, box):
+        """A packet in a box, one that a person would take for typical where there is a choice."""
+        if self.family == "ip":
+            likes = {SADDR: (0xCB007107, 0xC6336407, 0x0A000007), DADDR: (0xC000020A, 0x0A00000A)}
+        else:
+            likes = {SADDR: ((0x20010DB8 << 96) + 7,), DADDR: ((0x20010DB8 << 96) + (1 << 64) + 10,)}
+        likes.update({PROTOCOL: (6, 17), STATE: (NEW,), SPORT: (40000,), DPORT: (22, 80, 8000), TCP_FLAGS: (2,), UID: (NO_UID,)})
+        own = self.host.addresses(self.family) if self.host else ()
+        likes[DADDR] = tuple(own) + likes[DADDR]
+        present = tuple(at for at, one in enumerate(self.space.interfaces) if one["present"] and self.interface_names[at] != "lo")
+        likes[IIF] = likes[OIF] = present + tuple(range(1, len(self.space.interfaces)))
+        values = {}
+        for rank in set(likes) | set(box):
+            low, high = box.get(rank, (0, self.diagrams.fields[rank].maximum))
+            values[rank] = next((value for value in likes.get(rank, ()) if low <= value <= high), low)
+        return values
+
+    def illustrate(self, entry, values, box, raw, path, where, want_pass):
+        """Packet, box, trace and outcome of an example."""
+        free = self.free_values(raw, values, where, want_pass)
+        steps, outcome = self.filter.trace({**values, **free}, path, assume_local=where != "forward")
+        entry.update(packet=self.packet(values, where), box=self.describe(box), trace=steps, outcome=_words(outcome))
+
+    def free_values(self, raw, values, where, want_pass):
+        """Values of the free fields under which the packet passes, or is refused."""
+        free = tuple(sorted(
+            (rank, value) for rank, value in values.items() if rank in self.diagrams.fields and not self.diagrams.fields[rank].free
+        ))
+        known = {rank for rank, _value in free}
+        missing = tuple((rank, 0) for rank, field in self.diagrams.fields.items() if not field.free and rank not in known)
+        narrowed = self.diagrams.assign(raw, tuple(sorted(free + missing)), remember=False)
+        for box, _value in self.diagrams.boxes(narrowed, lambda value: (value == ("accept", where)) == want_pass):
+            return {rank: low for rank, (low, _high) in box.items()}
+        return {}
+
+    def packet(self, values, where):
+        """A packet as a person reads it."""
+        packet = {"family": self.family, "protocol": _protocol_name(values[PROTOCOL]), "state": STATES[values[STATE]]}
+        for key, rank in (("source", SADDR), ("destination", DADDR)):
+            packet[key] = _address(values[rank], self.family)
+        if values[PROTOCOL] in (6, 17, 132):
+            packet.update(source_port=values[SPORT], destination_port=values[DPORT])
+        if values[PROTOCOL] == 6:
+            packet["tcp_flags"] = f"0x{values[TCP_FLAGS]:02x}"
+        if values[PROTOCOL] in (1, 58):
+            packet.update(icmp_type=values.get(ICMP_TYPE, 0), icmp_code=values.get(ICMP_CODE, 0))
+        if where != "output":
+            at = values.get(IIF, 0)
+            packet.update(interface=self.interface_names[at], interface_present=self.space.interfaces[at]["present"])
+        if where != "input":
+            at = values.get(OIF, 0)
+            packet["output_interface"] = self.interface_names[at]
+        if where == "output" and values.get(UID, NO_UID) != NO_UID:
+            packet["uid"] = values[UID]
+        return packet
+
+    def describe(self, box):
+        """A box as a person reads it: only the fields that matter."""
+        result = {}
+        for rank, (low, high) in sorted(box.items()):
+            field = self.diagrams.fields[rank]
+            if (low, high) == (0, field.maximum):
+                continue
+            if rank in (SADDR, DADDR):
+                text = _address_range(low, high, self.family)
+            elif rank == STATE:
+                text = ",".join(STATES[low : high + 1])
+            elif rank in (IIF, OIF):
+                text = ",".join(self.interface_names[at] or "none" for at in range(low, high + 1))
+            elif rank == PROTOCOL and low == high:
+                text = _protocol_name(low)
+            else:
+                text = str(low) if low == high else f"{low}-{high}"
+            result[field.name] = text
+        return result
+
+
+def _deciding(trace, where):
+    """The step that let the packet pass, without the details."""
+    for step in reversed(trace or []):
+        if step["hook"] == where and step["outcome"] in ("accept", "policy accept"):
+            return {key: step.get(key) for key in ("hook", "family", "table", "chain", "handle", "comment", "rule", "outcome")}
+    return {"hook": where, "outcome": f"no chain of the hook {where} refuses it"}
+
+
+def _words(outcome):
+    if outcome[0] == "accept":
+        return f"accepted ({outcome[1]})"
+    if outcome[0] == "kernel":
+        return outcome[1]
+    return "rejected" if outcome[0] == "reject" else "dropped"
+
+
+def _protocol_name(number):
+    return next((name for name, one in PROTOCOLS.items() if one == number), str(number))
+
+
+def _address(value, family):
+    return str(ipaddress.IPv4Address(value) if family == "ip" else ipaddress.IPv6Address(value))
+
+
+def _address_range(low, high, family):
+    kind = ipaddress.IPv4Address if family == "ip" else ipaddress.IPv6Address
+    networks = []
+    for network in ipaddress.summarize_address_range(kind(low), kind(high)):
+        networks.append(str(network).replace("/32", "") if family == "ip" else str(network).replace("/128", ""))
+        if len(networks) > 2:
+            return f"{kind(low)}-{kind(high)}"
+    return ",".join(networks)

@@ -1,0 +1,53 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The packet filter as a witness: read what this host enforces, and prove it against a policy."""
+
+from __future__ import annotations
+
+import pwd
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import read_policy
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import HostUnreadable, read_host
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_listing_check import check_listing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable, read_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.xtables_legacy import legacy_obstacles
+
+
+def prove(policy, listing=True):
+    """Read the live packet filter, addresses and routes of this network namespace and judge them by ``policy``.
+
+    The result is verify()'s, with ``listing``: rules whose listing by nft misleads (nft_listing_check), unless that is
+    turned off. What cannot be read makes the verdict "unknown" and is named; only a wrong policy raises
+    (firewall_policy.PolicyError).
+    """
+    checked = read_policy(policy)
+    unknown = []
+    try:
+        snapshot = read_ruleset()
+    except RulesetUnreadable as error:
+        return {
+            "verdict": "unknown", "flows": [], "leaks": [], "listing": [], "statistics": {},
+            "unknown": [{"object": "nftables", "reason": str(error)}],
+        }
+    try:
+        host = read_host()
+    except HostUnreadable as error:
+        host = None
+        unknown.append({"object": "addresses and routes", "reason": str(error)})
+    result = verify(snapshot, host, policy, legacy_obstacles(), _users(checked))
+    result["unknown"] += unknown
+    result["listing"] = check_listing(snapshot) if listing else []
+    return result
+
+
+def _users(policy):
+    """The numbers of the users that egress flows name, as far as this host knows them."""
+    users = {}
+    for part in ("egress", "permit_egress"):
+        for flow in policy[part] or ():
+            if isinstance(flow, dict) and isinstance(flow["user"], str):
+                try:
+                    users[flow["user"]] = pwd.getpwnam(flow["user"]).pw_uid
+                except KeyError:
+                    continue
+    return users

@@ -1,0 +1,451 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""A packet's way through the host: all hooks and all base chains, as one diagram, and as a trace for one packet.
+
+`received`: ingress, prerouting, routing, then input, or forward and postrouting. `sent`: output, postrouting.
+Terminals: ("accept", "input"), ("accept", "forward"), ("accept", "output"), ("drop",), ("reject", type, code) and
+("kernel", reason) for what the host's own IP code refuses.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
+    DADDR,
+    ESTABLISHED,
+    IIF,
+    INVALID,
+    NATTED,
+    NEW,
+    RELATED,
+    REROUTED,
+    STATE,
+    UNTRACKED,
+    Space,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import (
+    DROP,
+    FORWARD,
+    HOOKS,
+    INGRESS,
+    INPUT,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Rules,
+    register_offset,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import ranges
+
+_CONNTRACK = -200
+_NAT = {PREROUTING: -100, OUTPUT: -100, INPUT: 100, POSTROUTING: 100}
+
+
+def interfaces_of(snapshot, host=None):
+    """The interfaces that can make a difference: the host's, those that rules name, and one that nobody names.
+
+    The first stands for "no interface". Names are 16 bytes, as rules compare them.
+    """
+    names, indexes = set(), set()
+    for table in snapshot["tables"]:
+        for chain in table["chains"].values():
+            for rule in chain["rules"]:
+                _interfaces_in_rule(table, rule["expressions"], names, indexes)
+    result = [{"name": bytes(16), "index": 0, "present": False}]
+    known = {}
+    for one in host.data["interfaces"] if host else []:
+        known[one["name"].encode()] = one["index"]
+    for index in sorted(indexes - set(known.values()) - {0}):
+        known.setdefault(b"lo" if index == 1 else b"if%d" % index, index)
+    present = {one["name"].encode() for one in host.data["interfaces"]} if host else set()
+    wanted = dict(known)
+    next_index = 1 << 20
+    exact = {name.rstrip(b"\0") for name in names if len(name) == 16}
+    prefixes = {name for name in names if len(name) < 16 and name}
+    for name in sorted(exact) + sorted(_stranger(prefix, exact, prefixes, known) for prefix in prefixes | {b""}):
+        if name and name not in wanted:
+            wanted[name] = 1 if name == b"lo" and 1 not in known.values() else next_index
+            next_index += 1
+    for name, index in wanted.items():
+        result.append({"name": name.ljust(16, b"\0")[:16], "index": index, "present": name in present or host is None})
+    return result
+
+
+def _stranger(prefix, exact, prefixes, known):
+    """A name that begins with ``prefix`` and with no longer one of ``prefixes``, and that nobody mentions."""
+    for number in range(1 << 16):
+        name = (prefix or b"other") + (b"%d" % number if number or not prefix else b"~")
+        longer = any(name.startswith(one) for one in prefixes if len(one) > len(prefix))
+        if len(name) < 16 and not longer and name not in exact and name not in known:
+            return name
+    return b""
+
+
+def _interfaces_in_rule(table, expressions, names, indexes):
+    """The names and index numbers that a rule compares interfaces with."""
+    loaded = {}
+    for expression in expressions:
+        kind = expression["expr"]
+        if kind == "meta" and "dreg" in expression and expression["key"] in (4, 5, 6, 7):
+            loaded[register_offset(expression["dreg"])] = 4 if expression["key"] < 6 else 16
+        elif kind == "cmp" and register_offset(expression["sreg"]) in loaded:
+            _mention(expression["data"], loaded[register_offset(expression["sreg"])], names, indexes)
+        elif kind == "lookup":
+            start = register_offset(expression["sreg"])
+            one = table["sets"][expression["set"]]
+            for offset, size in loaded.items():
+                at = offset - start
+                if 0 <= at < one["key_len"]:
+                    for low, high, _element in ranges(one)[0]:
+                        _mention(_common(low[at : at + size], high[at : at + size]), size, names, indexes)
+        elif expression.get("dreg"):
+            loaded.pop(register_offset(expression["dreg"]), None)
+
+
+def _common(low, high):
+    """A name, or the prefix that a wildcard's interval begins with."""
+    if low == high:
+        return low
+    at = 0
+    while low[at] == high[at]:
+        at += 1
+    return low[:at]
+
+
+def _mention(data, size, names, indexes):
+    if size == 16:
+        names.add(bytes(data))
+    elif len(data) == 4:
+        indexes.add(int.from_bytes(data, sys.byteorder))
+
+
+class Filter:
+    """The packet filter of a snapshot for one network protocol ("ip" or "ip6").
+
+    ``host`` is a host_network.Host or None; ``obstacles`` are ``[(hook, name)]``: things in the way that may refuse any
+    packet, for reasons unknown.
+    """
+
+    def __init__(self, snapshot, family, host=None, obstacles=(), interfaces=None):
+        self.snapshot, self.family, self.host, self.obstacles = snapshot, family, host, obstacles
+        self.space = Space(family, interfaces or interfaces_of(snapshot, host))
+        self.rules = Rules(self.space, host)
+        self.diagrams = self.space.diagrams
+        self._accept = self.diagrams.terminal(("accept", ()))
+        self._paths = {}
+
+    # -- base chains ---------------------------------------------------------------------------------------------------
+
+    def base_chains(self, hook):
+        """The base chains of a hook in the order in which a packet meets them: ``[(table, chain), ...]``.
+
+        At equal priority the one made later comes first; across tables the order in which the tables were made is taken
+        for it.
+        """
+        found = []
+        for table in self.snapshot["tables"]:
+            if table["flags"] & nft_ruleset.TABLE_DORMANT:
+                continue
+            for chain in table["chains"].values():
+                if chain["hook"] is None:
+                    continue
+                if table["family"] == "netdev":
+                    matches = hook == INGRESS and chain["hook"] == 0
+                else:
+                    matches = table["family"] in ("inet", self.family) and chain["hook"] == hook
+                if matches:
+                    found.append((table, chain))
+        return sorted(reversed(found), key=lambda one: one[1]["priority"])
+
+    def _is_nat(self, chain):
+        return chain["type"] == "nat"
+
+    def _pick(self, rank, intervals, inside, outside):
+        diagrams = self.diagrams
+        selector = diagrams.select(rank, intervals, diagrams.terminal(("pick", 0)), diagrams.terminal(("pick", 1)))
+        return diagrams.apply(selector, (inside, outside))
+
+    def _loopbacks(self):
+        return [
+            (at, at) for at, one in enumerate(self.space.interfaces)
+            if one["name"].rstrip(b"\0") == b"lo" or (self.host and self.host.is_loopback(one["index"]))
+        ]
+
+    def _stages(self, hook):
+        """The stages of a hook in order: ``[("chain", table, chain) or ("nat", [...]) or ("obstacle", name)]``."""
+        chains = self.base_chains(hook)
+        stages = [("obstacle", name) for at, name in self.obstacles if at == hook]
+        nat = [one for one in chains if self._is_nat(one[1])]
+        point = _NAT.get(hook)
+        for table, chain in chains:
+            if self._is_nat(chain):
+                continue
+            if nat and chain["priority"] >= point:
+                stages.append(("nat", nat))
+                nat = []
+            stages.append(("chain", table, chain))
+        if nat:
+            stages.append(("nat", nat))
+        return stages
+
+    def _stage(self, hook, stage):
+        """The diagram of one stage; ("accept", environment) means that the packet goes on."""
+        if stage[0] == "obstacle":
+            atom = self.space.atom(stage[1], hook)
+            refused = self.diagrams.map_terminals(
+                atom, "obstacle", lambda value: self.diagrams.terminal(("drop",) if value == ("break",) else value)
+            )
+            return self.diagrams.seq(refused, self._accept)
+        if stage[0] == "nat":
+            return self._nat(hook, stage[1])
+        _kind, table, chain = stage
+        diagram = self.rules.base_chain(table, chain)
+        if hook == INGRESS:
+            wanted = {name.encode().ljust(16, b"\0") for name in chain["devices"]}
+            here = [(at, at) for at, one in enumerate(self.space.interfaces) if one["name"] in wanted]
+            diagram = self._pick(IIF, here, self._untracked(diagram), self._accept)
+        elif hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK:
+            diagram = self._untracked(diagram)
+        return diagram
+
+    def _untracked(self, diagram):
+        """Before connection tracking every packet looks invalid, but on loopback, where it was tracked when sent."""
+        narrowed = self.diagrams.assign(diagram, ((STATE, INVALID),), remember=False)
+        return self._pick(IIF, self._loopbacks(), diagram, narrowed)
+
+    def _nat(self, hook, chains):
+        """Address translation: the first packet of a connection asks the rules, the others follow the first."""
+        diagram = self._accept
+        for table, chain in reversed(chains):
+            one = self.rules.base_chain(table, chain)
+            going_on = self.diagrams.map_terminals(one, "accept goes on", self._goes_on)
+            rest = self._pick(NATTED, [(1, 1)], self._accept, diagram)
+            diagram = self.diagrams.seq(going_on, rest)
+        translated = self.space.unknown_value(DADDR, "translated as the connection's first packet")
+        follow = self._accept
+        if hook in (PREROUTING, OUTPUT):
+            atom = self.space.atom("the connection was translated", hook)
+            moved = self.diagrams.terminal(("accept", tuple(sorted({DADDR: translated, REROUTED: 1}.items()))))
+            follow = self._pick(self.diagrams.rank[atom], [(1, 1)], moved, self._accept)
+        first = self.diagrams.assign(diagram, ((NATTED, 0),), remember=False)
+        related = self.space.atom("the related packet begins a connection", hook)
+        maybe = self._pick(self.diagrams.rank[related], [(1, 1)], first, follow)
+        by_state = self._pick(STATE, [(NEW, NEW)], first, self._accept)
+        by_state = self._pick(STATE, [(RELATED, RELATED)], maybe, by_state)
+        by_state = self._pick(STATE, [(ESTABLISHED, ESTABLISHED)], follow, by_state)
+        return self.diagrams.map_terminals(by_state, "translation done", self._forget_natted)
+
+    def _forget_natted(self, value):
+        if value[0] == "accept":
+            value = ("accept", tuple(one for one in value[1] if one[0] != NATTED))
+        return self.diagrams.terminal(value)
+
+    def _goes_on(self, value):
+        return self.diagrams.terminal(("cont",) + value[1:] if value[0] == "accept" else value)
+
+    def hook(self, hook):
+        """The diagram of a whole hook; ("cont", environment) where the packet goes on."""
+        known = self._paths.get(hook)
+        if known is None:
+            known = self.diagrams.cont
+            for stage in reversed(self._stages(hook)):
+                diagram = self.diagrams.map_terminals(self._stage(hook, stage), "accept goes on", self._goes_on)
+                known = self.diagrams.seq(diagram, known)
+            self._paths[hook] = known
+        return known
+
+    # -- whole paths ---------------------------------------------------------------------------------------------------
+
+    def _end(self, diagram, where):
+        """Undecided at the end of the last hook: the packet passes."""
+        def change(value):
+            return self.diagrams.terminal(("accept", where) if value[0] == "cont" else value)
+
+        return self.diagrams.map_terminals(diagram, ("end", where), change)
+
+    def received(self, assume_local=None):
+        """What becomes of packets that come in by an interface.
+
+        Where nothing is known of the host's addresses, ``assume_local`` says whether packets whose destination no rule
+        translates are for this host.
+        """
+        key = ("received", assume_local if self.host is None else None)
+        if key not in self._paths:
+            local = self._end(self.hook(INPUT), "input")
+            onward = self._end(self.diagrams.seq(self.hook(FORWARD), self.hook(POSTROUTING)), "forward")
+            onward = self._unless_not_forwarding(onward)
+            diagrams = self.diagrams
+            if self.host is not None:
+                routed = self._pick(DADDR, self.host.local_intervals(self.family), local, onward)
+            else:
+                atom = self.space.atom("the translated destination is this host", "routing")
+                unknown = self._pick(diagrams.rank[atom], [(1, 1)], local, onward)
+                routed = self._pick(REROUTED, [(1, 1)], unknown, local if assume_local else onward)
+            first = diagrams.seq(self.hook(INGRESS), self.hook(PREROUTING))
+            whole = diagrams.seq(first, routed)
+            self._paths[key] = self._settle(whole)
+        return self._paths[key]
+
+    def sent(self):
+        """What becomes of packets that this host sends."""
+        if "sent" not in self._paths:
+            whole = self.diagrams.seq(self.hook(OUTPUT), self._end(self.hook(POSTROUTING), "output"))
+            self._paths["sent"] = self._settle(whole)
+        return self._paths["sent"]
+
+    def _settle(self, diagram):
+        """No packet begins its way translated."""
+        return self.diagrams.assign(diagram, ((NATTED, 0), (REROUTED, 0)), remember=False)
+
+    def _unless_not_forwarding(self, onward):
+        if self.host is None:
+            return onward
+        refused = self.diagrams.terminal(("kernel", "this host does not forward packets from that interface"))
+        forwards = [
+            (at, at) for at, one in enumerate(self.space.interfaces)
+            if not one["present"] or self.host.forwards(self.family, one["name"].rstrip(b"\0").decode())
+        ]
+        if not self.host.data["forwarding"][self.family]:
+            return refused
+        return self._pick(IIF, forwards, onward, refused)
+
+    # -- traces --------------------------------------------------------------------------------------------------------
+
+    def trace(self, values, path="received", assume_local=True):
+        """The way of one packet, rule by rule: ``(steps, outcome)``.
+
+        ``values`` are ``{rank: value}``; a step names the hook, table, chain and rule (handle, text, comment) that did
+        something, or the chain whose policy decided.
+        """
+        walker = _Walker(self, values)
+        if path == "sent":
+            outcome = walker.hooks((OUTPUT, POSTROUTING))
+            return walker.steps, outcome or ("accept", "output")
+        outcome = walker.hooks((INGRESS, PREROUTING))
+        if outcome:
+            return walker.steps, outcome
+        if self.host is not None:
+            local = any(low <= walker.get(DADDR) <= high for low, high in self.host.local_intervals(self.family))
+        elif walker.values.get(REROUTED):
+            atom = self.space.atom("the translated destination is this host", "routing")
+            local = bool(walker.get(self.diagrams.rank[atom]))
+        else:
+            local = assume_local
+        if local:
+            return walker.steps, walker.hooks((INPUT,)) or ("accept", "input")
+        refused = self.diagrams.lookup(self._unless_not_forwarding(self._accept), walker.current())
+        if refused[0] == "kernel":
+            walker.steps.append({"hook": "forward", "outcome": refused[1]})
+            return walker.steps, refused
+        return walker.steps, walker.hooks((FORWARD, POSTROUTING)) or ("accept", "forward")
+
+
+class _Walker:
+    """One packet on its way."""
+
+    def __init__(self, owner, values):
+        self.owner, self.values, self.steps = owner, dict(values), []
+        self.diagrams = owner.diagrams
+
+    def current(self):
+        return self.values
+
+    def get(self, rank):
+        return self.values.get(rank, 0)
+
+    def absorb(self, environment):
+        """Fields that a rule rewrote."""
+        for rank, value in environment:
+            self.values[rank] = self.values.get(value.rank, 0) if hasattr(value, "rank") else value
+
+    def hooks(self, hooks):
+        """Through the hooks; the outcome where one refuses, else None."""
+        for hook in hooks:
+            for stage in self.owner._stages(hook):
+                outcome = self.stage(hook, stage)
+                if outcome is not None:
+                    return outcome
+        return None
+
+    def stage(self, hook, stage):
+        if stage[0] == "obstacle":
+            value = self.diagrams.lookup(self.owner._stage(hook, stage), self.values)
+            if value[0] != "accept":
+                self.steps.append({"hook": HOOKS[hook], "outcome": f"refused by {stage[1]}"})
+                return value
+            return None
+        if stage[0] == "nat":
+            value = self.diagrams.lookup(self.owner._nat(hook, stage[1]), self.values)
+            if self.get(STATE) == NEW:
+                for table, chain in stage[1]:
+                    outcome = self.base_chain(hook, table, chain)
+                    if outcome is not None:
+                        return outcome
+                    if self.values.pop(NATTED, 0):
+                        break
+            elif value[0] == "accept":
+                self.absorb(value[1])
+            return None
+        _kind, table, chain = stage
+        if hook == INGRESS and self.owner.space.interfaces[self.get(IIF)]["name"].rstrip(b"\0").decode() not in chain["devices"]:
+            return None
+        early = hook == INGRESS or (hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK)
+        on_loopback = any(low <= self.get(IIF) <= high for low, high in self.owner._loopbacks())
+        state = self.get(STATE)
+        if early and not on_loopback and state != UNTRACKED:
+            self.values[STATE] = INVALID
+        outcome = self.base_chain(hook, table, chain)
+        if early and not on_loopback and self.values[STATE] != UNTRACKED:
+            self.values[STATE] = state
+        return outcome
+
+    def base_chain(self, hook, table, chain):
+        """Through a base chain; the outcome where it refuses."""
+        outcome = self.chain(hook, table, chain, chain, ())
+        if outcome[0] in ("cont", "return"):
+            refuses = chain["policy"] == DROP
+            self.steps.append({
+                "hook": HOOKS[hook], "family": table["family"], "table": table["name"], "chain": chain["name"],
+                "outcome": "policy drop" if refuses else "policy accept",
+            })
+            return ("drop",) if refuses else None
+        return None if outcome[0] == "accept" else outcome
+
+    def chain(self, hook, table, base, chain, calls):
+        """Through a chain's rules; the terminal that ends it, ("cont",) at its end."""
+        calls = calls if self.owner.rules._keeps_state(table, chain["name"]) else ()
+        for rule in chain["rules"]:
+            diagram = self.owner.rules.rule(table, chain, rule, base["hook"], base["type"], calls, shallow=True)
+            value = self.diagrams.lookup(diagram, self.values)
+            environment = value[1] if len(value) > 1 and isinstance(value[1], tuple) else ()
+            if value == ("cont", ()):
+                continue
+            self.absorb(environment)
+            self.steps.append({
+                "hook": HOOKS[hook], "family": table["family"], "table": table["name"], "chain": chain["name"],
+                "handle": rule["handle"], "comment": rule["comment"],
+                "rule": nft_listing.rule_text(table, rule), "outcome": _outcome(value),
+            })
+            if value[0] == "cont":
+                continue
+            if value[0] in ("jump", "goto"):
+                target = table["chains"][value[2]]
+                inner = self.chain(hook, table, base, target, calls + (rule["handle"],))
+                if inner[0] not in ("cont", "return"):
+                    return inner
+                if value[0] == "goto":
+                    return ("return",)
+                continue
+            return value
+        return ("cont",)
+
+
+def _outcome(value):
+    if value[0] == "cont":
+        return "goes on, changed"
+    if value[0] in ("jump", "goto"):
+        return f"{value[0]} {value[2]}"
+    if value[0] == "reject":
+        return "reject " + nft_listing.reject_kind(value[1], value[2])
+    return value[0]

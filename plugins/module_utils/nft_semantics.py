@@ -1,0 +1,768 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What loaded rules do, as decision diagrams: expressions, rules and chains of one network protocol.
+
+Follows the kernel's machine (net/netfilter/nf_tables_core.c): expressions run over registers until one of them breaks the
+rule or sets a verdict. Terminals of a rule and of a chain::
+
+    ("cont", environment)     undecided: the next rule, or the end of the chain
+    ("return", environment)   back to the caller
+    ("accept", environment)   this base chain accepts
+    ("drop",)                 refused silently
+    ("reject", type, code)    refused with an answer
+
+What is not modelled becomes a free field or a free yes-or-no, named so that a person finds it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_xtables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
+    DADDR,
+    DPORT,
+    ESTABLISHED,
+    EXTENSIONS,
+    IIF,
+    INVALID,
+    NATTED,
+    NEW,
+    NO_UID,
+    PROTOCOL,
+    REROUTED,
+    SADDR,
+    SPORT,
+    STATE,
+    UID,
+    UNTRACKED,
+    Case,
+    Comparison,
+    Space,
+    combine_cell,
+    intersect,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import Membership, ranges
+
+ACCEPT, DROP, QUEUE = 1, 0, 3
+CONTINUE, BREAK, JUMP, GOTO, RETURN = -1, -2, -3, -4, -5
+
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING, INGRESS = range(6)
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
+
+_META = {
+    0: ("packet length", 4), 2: ("meta priority", 4), 3: ("meta mark", 4), 8: ("meta iiftype", 2), 9: ("meta oiftype", 2),
+    11: ("meta skgid", 4), 12: ("meta nftrace", 1), 13: ("meta rtclassid", 4), 14: ("meta secmark", 4),
+    17: ("meta ibrname", 16), 18: ("meta obrname", 16), 19: ("meta pkttype", 1), 20: ("meta cpu", 4),
+    21: ("meta iifgroup", 4), 22: ("meta oifgroup", 4), 23: ("meta cgroup", 4), 24: ("meta random", 4),
+    25: ("meta ipsec", 1), 26: ("meta iifkind", 16), 27: ("meta oifkind", 16), 28: ("meta ibrpvid", 2),
+    29: ("meta ibrvproto", 2), 30: ("meta time", 8), 31: ("meta day", 1), 32: ("meta hour", 4), 33: ("meta sdif", 4),
+    34: ("meta sdifname", 16),
+}
+_META_PROTOCOL, _META_MARK, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 5, 6, 7
+_META_SKUID, _META_NFPROTO, _META_L4PROTO, _META_RANDOM = 10, 15, 16, 24
+_META_TIMES = (_META_RANDOM, 30, 31, 32)
+_CT = {
+    1: ("ct direction", 1), 2: ("ct status", 4), 3: ("ct mark", 4), 4: ("ct secmark", 4), 5: ("ct expiration", 4),
+    6: ("ct helper", 16), 8: ("ct saddr", 16), 9: ("ct daddr", 16), 10: ("ct protocol", 1), 11: ("ct proto-src", 2),
+    12: ("ct proto-dst", 2), 13: ("ct label", 16), 14: ("ct packets", 8), 15: ("ct bytes", 8), 16: ("ct avgpkt", 8),
+    17: ("ct zone", 2), 19: ("ct saddr", 4), 20: ("ct daddr", 4), 21: ("ct saddr", 16), 22: ("ct daddr", 16),
+    23: ("ct id", 4),
+}
+_CT_STATE, _CT_MARK, _CT_L3PROTOCOL, _CT_PROTOCOL = 0, 3, 7, 10
+_HARMLESS = frozenset(("counter", "log", "last", "dup", "flow_offload"))
+_FIB_OIF, _FIB_OIFNAME, _FIB_TYPE = 1, 2, 3
+_FIB_SADDR, _FIB_DADDR, _FIB_MARK, _FIB_IIF, _FIB_OIF_FLAG, _FIB_PRESENT = 1, 2, 4, 8, 16, 32
+_MOST_BRANCHES = 512
+
+
+def register_offset(register):
+    """Where a register's bytes begin: 1-4 are 16 bytes wide, 8-23 are their 4-byte quarters."""
+    return 16 * (register - 1) if register <= 4 else 4 * (register - 8)
+
+
+class _Unsupported(Exception):
+    """An expression that this model has no words for."""
+
+
+class Rules:
+    """Compiles the rules and chains of one network protocol. ``tables`` are a snapshot's, ``host`` may answer FIB lookups.
+
+    ``host`` is None or an object with ``fib(space, expression, hook)`` that returns cells or None.
+    """
+
+    def __init__(self, space: Space, host=None):
+        self.space, self.host = space, host
+        self.diagrams = space.diagrams
+        self.cont, self.break_ = space.cont, space.break_
+        self._drop = self.diagrams.terminal(("drop",))
+        self._accept = self.diagrams.terminal(("accept", ()))
+        self._return = self.diagrams.terminal(("return", ()))
+        self._chains, self._rules, self._memberships = {}, {}, {}
+        self._where = None  # (table, chain, rule, hook, chain type) being compiled
+        self._shallow = False
+        self._calls = ()  # the rules that jumped here
+        self._atoms = 0  # of the rule being compiled, so far
+        self._stateful_chains = {}
+        self.unmodelled = {}  # what this model has no words for: {text: where}
+
+    # -- chains --------------------------------------------------------------------------------------------------------
+
+    def base_chain(self, table, chain):
+        """The diagram of a base chain with its policy: terminals accept, drop and reject only."""
+        diagram = self.chain(table, chain["name"], chain["hook"], chain["type"])
+        diagram = self._ends(diagram, "return to policy", {"return": "cont"})
+        policy = self._drop if chain["policy"] == DROP else self._accept
+        return self.diagrams.seq(diagram, policy)
+
+    def chain(self, table, name, hook, kind):
+        """The diagram of a chain's rules, without a policy, as seen from a base chain of ``hook`` and type ``kind``."""
+        # What a load means depends on the hook. A chain whose rules keep state may answer differently each time a
+        # packet comes by, so that each way to it has free fields of its own.
+        calls = self._calls if self._keeps_state(table, name) else ()
+        key = (table["family"], table["name"], name, hook, kind, calls)
+        diagram = self._chains.get(key)
+        if diagram is None:
+            chain = table["chains"][name]
+            diagrams = [self.rule(table, chain, rule, hook, kind, calls) for rule in chain["rules"]]
+            diagram = self._chains[key] = self.diagrams.fold([one for one in diagrams if one != self.cont])
+        return diagram
+
+    def rule(self, table, chain, rule, hook, kind, calls=(), shallow=False):
+        """The diagram of one rule. ``shallow`` ends at jumps, with ("jump" or "goto", environment, chain)."""
+        key = (table["family"], table["name"], chain["name"], rule["handle"], hook, kind, calls, shallow)
+        diagram = self._rules.get(key)
+        if diagram is None:
+            outer = self._where, self._calls, self._atoms, self._shallow
+            self._where, self._calls, self._atoms = (table, chain, rule, hook, kind), calls, 0
+            self._shallow = shallow
+            try:
+                diagram = self._compile(rule)
+            finally:
+                self._where, self._calls, self._atoms, self._shallow = outer
+            self._rules[key] = diagram
+        return diagram
+
+    def _keeps_state(self, table, name):
+        """Whether a chain, or one it jumps to, holds expressions whose outcome changes from time to time."""
+        key = (table["family"], table["name"], name)
+        known = self._stateful_chains.get(key)
+        if known is None:
+            self._stateful_chains[key] = True  # in case of a loop, which the kernel refuses
+            known = self._stateful_chains[key] = any(
+                expression["expr"] in _STATEFUL
+                or expression["expr"] not in _KNOWN
+                or (expression["expr"] == "lookup" and self._unsteady(table, expression["set"]))
+                or any(self._keeps_state(table, one) for one in self._targets(table, expression))
+                for rule in table["chains"][name]["rules"]
+                for expression in rule["expressions"]
+            )
+        return known
+
+    @staticmethod
+    def _unsteady(table, name):
+        one = table["sets"].get(name)
+        return one is None or bool(one["flags"] & (nft_ruleset.SET_DYNAMIC | nft_ruleset.SET_TIMEOUT))
+
+    @staticmethod
+    def _targets(table, expression):
+        """The chains that an expression may jump to."""
+        data = [expression.get("data")]
+        if expression["expr"] == "lookup" and expression.get("dreg") == 0:
+            data = [element.get("data") for element in table["sets"][expression["set"]]["elements"]]
+        return {one["chain"] for one in data if isinstance(one, dict) and one.get("chain")}
+
+    def _ends(self, diagram, name, renamed):
+        def change(value):
+            return self.diagrams.terminal((renamed.get(value[0], value[0]),) + value[1:])
+
+        return self.diagrams.map_terminals(diagram, name, change)
+
+    def place(self):
+        """Where the rule being compiled stands, in words."""
+        table, chain, rule, _hook, _kind = self._where
+        return f"{table['family']} {table['name']} {chain['name']} handle {rule['handle']}"
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def _compile(self, rule):
+        expressions = rule["expressions"]
+        while expressions and not self._decides(expressions[-1]):
+            expressions = expressions[:-1]
+        if not expressions:
+            return self.cont
+        return self._run(tuple(expressions), _State())
+
+    @staticmethod
+    def _decides(expression):
+        """Whether an expression, as the last of its rule, can have any effect on this or a later packet's verdict."""
+        name = expression["expr"]
+        if name == "immediate":
+            return expression.get("dreg") == 0 and expression["data"].get("code") != CONTINUE
+        if name == "lookup":
+            return expression.get("dreg") == 0
+        if name in ("meta", "ct"):
+            keys = (_META_MARK,) if name == "meta" else (_CT_MARK, 17)
+            return "sreg" in expression and expression["key"] in keys
+        if name == "payload":
+            return "sreg" in expression
+        if name == "target":
+            return nft_xtables.target_decides(expression)
+        if name == "objref":
+            return False
+        return name in ("reject", "nat", "masq", "redir", "notrack", "queue", "tproxy", "synproxy", "fwd") or (
+            name not in _KNOWN
+        )
+
+    def _run(self, expressions, state):
+        """The diagram of the expressions from here to the end of the rule, under the state's conditions."""
+        for position, expression in enumerate(expressions):
+            if expression["expr"] in _HARMLESS:
+                continue
+            rest = expressions[position + 1 :]
+            try:
+                handler = _HANDLERS.get(expression["expr"])
+                if handler is None:
+                    raise _Unsupported(f"expression {expression['expr']!r}")
+                outcome = handler(self, expression, state, rest)
+            except _Unsupported as reason:
+                outcome = self._anything(str(reason), expression, state, rest)
+            if outcome is not None:
+                return self._wrap(state, outcome)
+            if state.impossible:
+                return self.cont
+        return self._wrap(state, self.cont)
+
+    def _after(self, environment, state, rest):
+        """The rest of the rule once fields were rewritten; they stay so, whether or not the rest applies."""
+        return self.diagrams.assign(self._run(rest, state.branch(environment)), tuple(sorted(environment.items())))
+
+    def _wrap(self, state, inner):
+        """``inner`` under the conditions that the rule has met so far; where they fail, the next rule."""
+        if state.impossible or inner in (self.break_, self.cont):
+            return self.cont
+        diagrams = self.diagrams
+        if not state.diagrams and diagrams.rank[inner] > max(state.box, default=-1):
+            return diagrams.box(state.box, inner, self.cont)
+        for condition in reversed(state.diagrams):
+            inner = diagrams.seq(condition, inner)
+        inner = diagrams.seq(diagrams.box(state.box, self.cont, self.break_), inner)
+        return diagrams.map_terminals(inner, "unbreak", self._unbreak)
+
+    def _unbreak(self, value):
+        return self.cont if value == ("break",) else self.diagrams.terminal(value)
+
+    def _anything(self, reason, expression, state, rest):
+        """What an expression does that this model has no words for: nobody knows."""
+        self.unmodelled.setdefault(reason, self.place())
+        if expression["expr"] in _KNOWN and expression.get("dreg"):
+            state.write(expression["dreg"], [None] * 16)
+            return None
+        going_on = self._run(rest, state.branch())
+        refused = self._perhaps(f"{reason} refuses", self._drop, self._perhaps(f"{reason} ends", self.cont, going_on))
+        return self._perhaps(f"{reason} accepts", self._accept, refused)
+
+    def atom(self, what):
+        """A free yes-or-no named after what decides it and where it stands."""
+        self._atoms += 1
+        return self.space.atom(f"{what} ({self.place()})", (self._where[3:], self._calls, self._atoms))
+
+    # -- conditions ----------------------------------------------------------------------------------------------------
+
+    def require(self, state, cells, test, what):
+        """Put a condition on the rule."""
+        constraints, diagram = self.space.condition(cells, test, state.box, lambda: self.atom(what))
+        self._require(state, constraints, diagram)
+
+    def _require(self, state, constraints, diagram):
+        if diagram is not None:
+            if diagram == self.break_:
+                state.impossible = True
+            elif diagram != self.cont:
+                state.diagrams.append(diagram)
+            return
+        for rank, intervals in constraints.items():
+            if rank in state.box:
+                intervals = intersect(state.box[rank], intervals)
+            state.box[rank] = intervals
+            if not intervals:
+                state.impossible = True
+
+    def _cmp(self, expression, state, _rest):
+        data = expression["data"]
+        cells = state.read(expression["sreg"], len(data))
+        self.require(state, cells, Comparison(expression["op"], data), "comparison beyond the model")
+
+    def _range(self, expression, state, _rest):
+        low, high = expression["from"], expression["to"]
+        cells = state.read(expression["sreg"], len(low))
+        test = Comparison(0, low, high, negated=expression["op"] == 1)
+        self.require(state, cells, test, "range beyond the model")
+
+    # -- registers -----------------------------------------------------------------------------------------------------
+
+    def _immediate(self, expression, state, _rest):
+        data = expression["data"]
+        if isinstance(data, dict):
+            return self._verdict(data, state)
+        state.write(expression["dreg"], list(data))
+        return None
+
+    def _verdict(self, verdict, state):
+        """The diagram of a verdict, or None for *carry on with this rule*."""
+        code = verdict["code"]
+        if code == CONTINUE:
+            return None
+        if code == DROP:
+            return self._drop
+        if code == ACCEPT:
+            return self._accept
+        if code == RETURN:
+            return self._return
+        if code == BREAK:
+            return self.break_
+        if code in (JUMP, GOTO):
+            table, _chain, rule, hook, kind = self._where
+            if self._shallow:
+                return self.diagrams.terminal(("jump" if code == JUMP else "goto", (), verdict["chain"]))
+            calls, self._calls = self._calls, self._calls + (rule["handle"],)
+            try:
+                body = self.chain(table, verdict["chain"], hook, kind)
+            finally:
+                self._calls = calls
+            if code == JUMP:
+                return self._ends(body, "return to caller", {"return": "cont"})
+            return self._ends(body, "end returns", {"cont": "return"})
+        if code & 0xFF == QUEUE:
+            return self._queue()
+        raise _Unsupported(f"verdict {code}")
+
+    def _bitwise(self, expression, state, _rest):
+        length = expression["len"]
+        cells = state.read(expression["sreg"], length)
+        if expression.get("op", 0) == 0 and "mask" in expression:
+            mask, flip = expression["mask"], expression["xor"]
+            cells = [combine_cell(cell, mask[at], flip[at]) for at, cell in enumerate(cells)]
+        elif expression.get("op", 0) in (1, 2) and all(isinstance(cell, int) for cell in cells) and length == 4:
+            shift = int.from_bytes(expression["data"], sys.byteorder)
+            number = int.from_bytes(bytes(cells), sys.byteorder)
+            number = number << shift if expression["op"] == 1 else number >> shift
+            cells = list((number & 0xFFFFFFFF).to_bytes(4, sys.byteorder))
+        else:
+            cells = [None] * length
+        state.write(expression["dreg"], cells)
+
+    def _byteorder(self, expression, state, _rest):
+        length, size = expression["len"], expression["size"]
+        cells = state.read(expression["sreg"], length)
+        if sys.byteorder == "little":
+            cells = [cell for at in range(0, length, size) for cell in reversed(cells[at : at + size])]
+        state.write(expression["dreg"], cells)
+
+    # -- loads ---------------------------------------------------------------------------------------------------------
+
+    def _payload(self, expression, state, _rest):
+        base, offset, length = expression["base"], expression["offset"], expression["len"]
+        if "sreg" in expression:
+            return self._rewrite(expression, state, _rest)
+        if base == 1:
+            cells = self.space.network_cells(offset, length)
+        elif base == 2:
+            cells = self.space.transport_cells(offset, length)
+        elif base == 0:
+            state.diagrams.append(self.space_atom("the packet has a link-layer header"))
+            cells = [
+                (self.space.packet_view(f"link-layer header byte {at}", 1), 0, 0xFF, 0)
+                for at in range(offset, offset + length)
+            ]
+        else:
+            state.diagrams.append(self.space_atom("the packet has an inner header"))
+            cells = [
+                (self.space.packet_view(f"inner header byte {at}", 1), 0, 0xFF, 0) for at in range(offset, offset + length)
+            ]
+        state.write(expression["dreg"], cells)
+        return None
+
+    def space_atom(self, name):
+        """The same free yes-or-no for every rule that asks for it."""
+        view = self.space.free_view(name, 1)
+        return self.diagrams.select(view.rank, [(1, 255)], self.cont, self.break_)
+
+    def _rewrite(self, expression, state, rest):
+        """The packet's own bytes are changed: what follows sees values that nobody knows."""
+        base, offset, length = expression["base"], expression["offset"], expression["len"]
+        if base not in (1, 2):
+            return None
+        targets = self.space.network_cells(offset, length) if base == 1 else self.space.transport_cells(offset, length)
+        environment = {}
+        for target in targets:
+            for view in [one[0][0] for one in target[0].cells] if isinstance(target[0], Case) else [target[0]]:
+                if view.rank == PROTOCOL:
+                    raise _Unsupported("a rewritten protocol number")
+                if view.rank not in environment:
+                    environment[view.rank] = self.space.unknown_value(view.rank, f"rewritten header ({self.place()})")
+        return self._after(environment, state, rest)
+
+    def _exthdr(self, expression, state, _rest):
+        if "dreg" not in expression:
+            return
+        space, kind = self.space, expression.get("op", 0)
+        kinds = ("ipv6 header", "tcp option", "ipv4 option", "sctp chunk", "dccp option")
+        name = f"{kinds[kind] if kind < len(kinds) else 'header'} {expression.get('type', 0)}"
+        make = space.packet_view if kind == 0 else space.free_view
+        present = make(name + " is there", 1)
+        if kind == 0 and not expression.get("flags", 0) & 1:
+            self._require(state, {EXTENSIONS: [(1, 1)]}, None)
+        if expression.get("flags", 0) & 1:
+            value = [(present, 0, 1, 0)]
+            if kind == 0:
+                pick = [self.diagrams.terminal(("pick", i)) for i in range(2)]
+                case = Case(self.diagrams.select(EXTENSIONS, [(0, 0)], pick[0], pick[1]), [[0], value])
+                value = [(case, 0, 0xFF, 0)]
+            state.write(expression["dreg"], value)
+            return
+        offset, length = expression["offset"], expression["len"]
+        self._require(state, {present.rank: [(1, 255)]}, None)
+        cells = [(make(f"{name} byte {at}", 1), 0, 0xFF, 0) for at in range(offset, offset + length)]
+        state.write(expression["dreg"], cells)
+
+    def _meta(self, expression, state, rest):
+        key, space = expression["key"], self.space
+        if "sreg" in expression:
+            if key == _META_MARK:
+                return self._assign(state, expression, "meta mark", rest)
+            return None
+        hook = self._where[3]
+        if key == _META_NFPROTO:
+            netdev = self._where[0]["family"] == "netdev"
+            cells = [5 if netdev else 2 if space.family == "ip" else 10]
+        elif key == _META_PROTOCOL:
+            cells = [0x08, 0x00] if space.family == "ip" else [0x86, 0xDD]
+        elif key == _META_L4PROTO:
+            cells = space.cells(space.views["protocol"])
+        elif key in (_META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME):
+            view = space.views[{4: "iif", 5: "oif", 6: "iifname", 7: "oifname"}[key]]
+            absent = (OUTPUT,) if view.rank == IIF else (PREROUTING, INPUT, INGRESS)
+            cells = [0] * view.size if hook in absent else space.cells(view)
+        elif key == _META_SKUID:
+            self._require(state, {UID: [(0, NO_UID - 1)]}, None)
+            cells = space.cells(space.views["skuid"])
+        elif key in _META_TIMES:
+            view = space.free_view(f"{_META[key][0]} ({self.place()})", _META[key][1])
+            cells = space.cells(view)
+        elif key in _META:
+            cells = space.cells(space.free_view(*_META[key]))
+            if key in (11, 17, 18, 21, 22, 26, 27, 33, 34):
+                state.diagrams.append(self.space_atom(f"{_META[key][0]} is known"))
+        else:
+            raise _Unsupported(f"meta key {key}")
+        state.write(expression["dreg"], cells)
+        return None
+
+    def _ct(self, expression, state, rest):
+        key, space = expression["key"], self.space
+        if "sreg" in expression:
+            if key == _CT_MARK:
+                return self._assign(state, expression, "ct mark", rest)
+            return None
+        if key == _CT_STATE:
+            state.write(expression["dreg"], space.cells(space.views["state"]))
+            return None
+        # Everything else of connection tracking exists for tracked packets only; without it the rule breaks.
+        self._require(state, {STATE: [(ESTABLISHED, NEW)]}, None)
+        if key == _CT_L3PROTOCOL:
+            cells = [2 if space.family == "ip" else 10]
+        elif key == _CT_PROTOCOL:
+            cells = space.cells(space.views["protocol"])
+        elif key in _CT:
+            name, size = _CT[key]
+            if "direction" in expression:
+                name = f"{name} {('original', 'reply')[expression['direction'] & 1]}"
+            if size == 16 and key in (8, 9):
+                size = space.bits // 8
+            cells = space.cells(space.free_view(name, size))
+            if key in (6, 13):
+                state.diagrams.append(self.space_atom(f"{name} is known"))
+        else:
+            raise _Unsupported(f"ct key {key}")
+        state.write(expression["dreg"], cells)
+        return None
+
+    def _assign(self, state, expression, name, rest):
+        """A mark gets a new value: a known one, or one that nobody knows."""
+        view, cells = self.space.free_view(name, 4), state.read(expression["sreg"], 4)
+        if all(isinstance(cell, int) for cell in cells):
+            value = sum(cell << view.shift(at) for at, cell in enumerate(cells))
+        else:
+            value = self.space.unknown_value(view.rank, f"{name} ({self.place()})")
+        return self._after({view.rank: value}, state, rest)
+
+    def _fib(self, expression, state, _rest):
+        cells = self.host.fib(self.space, expression, self._where[3]) if self.host else None
+        if cells is None:
+            size = 16 if expression["result"] == _FIB_OIFNAME else 4
+            flags = expression["flags"]
+            words = [word for bit, word in ((1, "saddr"), (2, "daddr"), (4, "mark"), (8, "iif"), (16, "oif")) if flags & bit]
+            result = {1: "oif", 2: "oifname", 3: "type"}.get(expression["result"], "?")
+            if flags & _FIB_PRESENT:
+                result, size = result + " exists", 1
+            cells = self.space.cells(self.space.free_view(f"fib {' . '.join(words)} {result}", size))
+        state.write(expression["dreg"], cells)
+
+    def _free_load(self, expression, state, _rest):
+        """A value that the host's state decides and that may be missing."""
+        name = expression["expr"]
+        details = " ".join(f"{key} {value}" for key, value in sorted(expression.items()) if key in ("key", "level", "type"))
+        if name in ("numgen", "hash"):
+            view = self.space.free_view(f"{name} ({self.place()})", 4)
+        else:
+            view = self.space.free_view(f"{name} {details}".strip(), 16 if name in ("socket", "osf", "xfrm") else 4)
+            state.diagrams.append(self.space_atom(f"{name} {details}".strip() + " is known"))
+        state.write(expression["dreg"], self.space.cells(view))
+
+    # -- sets ----------------------------------------------------------------------------------------------------------
+
+    def _membership(self, name):
+        """``(entries, values, catch-all value, everything may change)`` of a set; ``entries`` as Membership wants them."""
+        table = self._where[0]
+        key = (table["family"], table["name"], name)
+        known = self._memberships.get(key)
+        if known is None:
+            one = table["sets"][name]
+            entries, catchall = ranges(one)
+            values, numbers, listed = [], {}, []
+            for low, high, element in entries:
+                value = element.get("data")
+                temporary = "expiration" in element
+                if any(each["expr"] not in _HARMLESS for each in element.get("expressions", ())):
+                    temporary = True
+                mark = (repr(value), temporary)
+                if mark not in numbers:
+                    numbers[mark] = len(values)
+                    values.append((value, temporary))
+                listed.append((low, high, numbers[mark]))
+            dynamic = bool(one["flags"] & nft_ruleset.SET_DYNAMIC)
+            known = self._memberships[key] = (listed, values, catchall, dynamic, one)
+        return known
+
+    def _lookup(self, expression, state, rest):
+        name = expression["set"]
+        entries, values, catchall, dynamic, one = self._membership(name)
+        cells = state.read(expression["sreg"], one["key_len"])
+        missing = len(values)
+        what = f"membership in set {name}"
+        if dynamic:
+            what = f"content of the dynamic set {name}"
+            if "dreg" not in expression:
+                state.diagrams.append(self.atom(what))
+                return None
+        is_map = "dreg" in expression
+        if is_map and len(values) > _MOST_BRANCHES and expression["dreg"] != 0:
+            raise _Unsupported(f"map {name} with {len(values)} different values")
+        if entries:
+            test = Membership(entries, one["field_lens"], missing)
+            failed = []
+            _none, selector = self.space.condition(cells, test, state.box, lambda: failed.append(1) or self.cont)
+            if failed:
+                if is_map:
+                    raise _Unsupported(what)
+                state.diagrams.append(self.atom(what))
+                return None
+        else:
+            selector = self.diagrams.terminal(("pick", missing))
+        inverted = bool(expression.get("flags", 0) & 1)
+        choices = []
+        for value, temporary in values + ([(catchall.get("data"), False)] if catchall else [(None, None)]):
+            if temporary is None:
+                choices.append(self.cont if inverted or is_map else self.break_)
+                continue
+            if is_map:
+                inner = self._with_value(expression, value, state, rest)
+            else:
+                inner = self.break_ if inverted else self.cont
+            if temporary or dynamic:
+                other = self.cont if inverted or is_map else self.break_
+                inner = self._perhaps(f"{what}, which may end at any time", inner, other)
+            choices.append(inner)
+        diagram = self.diagrams.apply(selector, tuple(choices))
+        if is_map:
+            return diagram
+        self._require(state, None, diagram)
+        return None
+
+    def _perhaps(self, what, inner, otherwise):
+        """``inner`` or ``otherwise``, nobody knows."""
+        atom = self.atom(what)
+        selector = self.diagrams.select(
+            self.diagrams.rank[atom], [(1, 1)], self.diagrams.terminal(("pick", 0)), self.diagrams.terminal(("pick", 1))
+        )
+        return self.diagrams.apply(selector, (inner, otherwise))
+
+    def _with_value(self, expression, value, state, rest):
+        """The rest of the rule with a map's value."""
+        branch = state.branch()
+        if isinstance(value, dict):
+            diagram = self._verdict(value, branch)
+            return self._run(rest, branch) if diagram is None else diagram
+        if value is None:
+            raise _Unsupported("a map to objects")
+        branch.write(expression["dreg"], list(value))
+        return self._run(rest, branch)
+
+    def _dynset(self, expression, state, _rest):
+        if expression.get("op") != 2:
+            state.diagrams.append(self.atom(f"update of the dynamic set {expression['set']}"))
+
+    # -- state of the host ---------------------------------------------------------------------------------------------
+
+    def _stateful(self, expression, state, _rest):
+        name = {"connlimit": "ct count"}.get(expression["expr"], expression["expr"])
+        state.diagrams.append(self.atom(name))
+
+    def _objref(self, expression, state, _rest):
+        kind = {1: "counter", 2: "quota", 4: "limit", 5: "ct count", 10: "synproxy"}.get(expression.get("type"))
+        if "set" in expression:
+            state.diagrams.append(self.atom(f"object map {expression['set']}"))
+        elif kind in ("quota", "limit", "ct count", "synproxy"):
+            state.diagrams.append(self.atom(f"{kind} {expression['name']}"))
+
+    def _match(self, expression, state, _rest):
+        for part in nft_xtables.match(self, expression, state):
+            self._require(state, *part)
+
+    def _target(self, expression, state, _rest):
+        return nft_xtables.target(self, expression, state)
+
+    # -- verdict statements --------------------------------------------------------------------------------------------
+
+    def _reject(self, expression, _state, _rest):
+        return self.diagrams.terminal(("reject", expression["type"], expression.get("code", 0)))
+
+    def _queue(self, _expression=None, _state=None, _rest=None):
+        return self._perhaps("verdict of a program in user space (queue)", self._accept, self._drop)
+
+    def _notrack(self, _expression, state, rest):
+        """Packets that have no connection yet will not get one."""
+        selector = self.diagrams.select(
+            STATE, [(INVALID, INVALID)], self.diagrams.terminal(("pick", 0)), self.diagrams.terminal(("pick", 1))
+        )
+        return self.diagrams.apply(selector, (self._after({STATE: UNTRACKED}, state, rest), self._run(rest, state.branch())))
+
+    def _translated(self, environment):
+        environment[NATTED] = 1
+        if DADDR in environment:
+            environment[REROUTED] = 1
+        return self.diagrams.terminal(("accept", tuple(sorted(environment.items()))))
+
+    def _new_value(self, state, expression, low, high, rank, size):
+        """The value that a field is translated to: one, or one of several."""
+        first = state.read(expression[low], size)
+        last = state.read(expression.get(high, expression[low]), size)
+        if first == last and all(isinstance(cell, int) for cell in first):
+            return int.from_bytes(bytes(first), "big")
+        return self.space.unknown_value(rank, f"translated ({self.place()})")
+
+    def _nat(self, expression, state, _rest):
+        """Source or destination translation of a connection's first packet."""
+        address, port = (SADDR, SPORT) if expression["type"] == 0 else (DADDR, DPORT)
+        if expression.get("family", 1) not in (1, 2 if self.space.family == "ip" else 10):
+            return None
+        environment = {}
+        if "addr_min" in expression:
+            size = self.space.bits // 8
+            environment[address] = self._new_value(state, expression, "addr_min", "addr_max", address, size)
+        if "port_min" in expression:
+            environment[port] = self._new_value(state, expression, "port_min", "port_max", port, 2)
+        elif port == SPORT:
+            environment[port] = self.space.unknown_value(port, f"translated ({self.place()})")
+        return self._translated(environment)
+
+    def _masq(self, _expression, _state, _rest):
+        place = f"masqueraded ({self.place()})"
+        return self._translated(
+            {SADDR: self.space.unknown_value(SADDR, place), SPORT: self.space.unknown_value(SPORT, place)}
+        )
+
+    def _redir(self, expression, state, _rest):
+        """To an address of this host: in prerouting the input interface's first one, in output loopback's."""
+        environment = {}
+        if "port_min" in expression:
+            environment[DPORT] = self._new_value(state, expression, "port_min", "port_max", DPORT, 2)
+        if self._where[3] == OUTPUT:
+            environment[DADDR] = 0x7F000001 if self.space.family == "ip" else 1
+            return self._translated(environment)
+        unknown, parts = None, []
+        for interface in self.space.interfaces:
+            address = self.host.first_address(self.space.family, interface) if self.host else None
+            if self.host and address is None:
+                parts.append(self._drop)  # an interface without an address: the kernel drops
+                continue
+            if address is None:
+                unknown = unknown or self.space.unknown_value(DADDR, f"redirected ({self.place()})")
+                address = unknown
+            parts.append(self._translated({**environment, DADDR: address}))
+        return self.diagrams.node(IIF, list(range(len(parts))), parts)
+
+    def _tproxy(self, _expression, state, _rest):
+        state.diagrams.append(self.atom("tproxy: a listening socket"))
+
+    def _steals(self, expression, state, _rest):
+        """synproxy and fwd take some packets out of this path."""
+        state.diagrams.append(self.atom(f"{expression['expr']} lets the packet go on"))
+
+
+class _State:
+    """A rule while it runs: registers, and the conditions met so far."""
+
+    __slots__ = ("registers", "box", "diagrams", "impossible")
+
+    def __init__(self):
+        self.registers, self.box, self.diagrams, self.impossible = {}, {}, [], False
+
+    def branch(self, rewritten=()):
+        """The state of what follows in the same rule, with no conditions of its own yet.
+
+        The protocol is kept: it tells how to read the transport header, and no rule can change it.
+        """
+        other = _State()
+        other.registers = {
+            at: None if isinstance(cell, tuple) and _ranks(cell[0]) & set(rewritten) else cell
+            for at, cell in self.registers.items()
+        }
+        if PROTOCOL in self.box:
+            other.box = {PROTOCOL: self.box[PROTOCOL]}
+        return other
+
+    def write(self, register, cells):
+        """Cells into a register; the rest of the last word becomes zero."""
+        at = register_offset(register)
+        for k, cell in enumerate(cells):
+            self.registers[at + k] = cell
+        for k in range(len(cells), (len(cells) + 3) & ~3):
+            self.registers[at + k] = 0
+
+    def read(self, register, size):
+        """The cells of a register."""
+        at = register_offset(register)
+        return [self.registers.get(at + k) for k in range(size)]
+
+
+def _ranks(owner):
+    """The fields that a view or a case looks at."""
+    if isinstance(owner, Case):
+        return {rank for cells in owner.cells for cell in cells if isinstance(cell, tuple) for rank in _ranks(cell[0])}
+    return {owner.rank}
+
+
+_HANDLERS = {
+    "immediate": Rules._immediate, "cmp": Rules._cmp, "range": Rules._range, "bitwise": Rules._bitwise,
+    "byteorder": Rules._byteorder, "payload": Rules._payload, "exthdr": Rules._exthdr, "meta": Rules._meta,
+    "ct": Rules._ct, "fib": Rules._fib, "rt": Rules._free_load, "socket": Rules._free_load, "osf": Rules._free_load,
+    "xfrm": Rules._free_load, "tunnel": Rules._free_load, "numgen": Rules._free_load, "hash": Rules._free_load,
+    "lookup": Rules._lookup, "dynset": Rules._dynset, "limit": Rules._stateful, "quota": Rules._stateful,
+    "connlimit": Rules._stateful, "objref": Rules._objref, "match": Rules._match, "target": Rules._target,
+    "reject": Rules._reject, "queue": Rules._queue, "notrack": Rules._notrack, "nat": Rules._nat, "masq": Rules._masq,
+    "redir": Rules._redir, "tproxy": Rules._tproxy, "synproxy": Rules._steals, "fwd": Rules._steals,
+}
+_KNOWN = frozenset(_HANDLERS) | _HARMLESS
+_STATEFUL = frozenset(("limit", "quota", "connlimit", "numgen", "dynset", "objref", "match", "target", "queue"))
