@@ -8,7 +8,6 @@ import os
 import socket
 import tempfile
 
-import jmespath
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -16,6 +15,11 @@ from ansible.utils.display import Display
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_text import plan_text
+
+try:
+    import jmespath
+except ImportError:
+    jmespath = None
 
 PREFIX = "vllm_cluster_"
 
@@ -42,24 +46,46 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from None
         if arguments["show"]:
             Display().display(_shown(plan, arguments["query"]))
-        result["ansible_facts"] = {"vllm_cluster_plan": plan}
-        result["changed"] = False
+        result.update(plan, changed=False)
         if arguments["file"]:
             result.update(_write(arguments["file"], plan, self._task.check_mode, self._task.diff))
         return result
 
 
 def _variables(task_vars, group):
-    """Each node's own ``vllm_cluster_*`` variables, templated, as plain data."""
-    hosts = {}
+    """Each node's own ``vllm_cluster_*`` variables, templated, as plain data.
+
+    What a group says is one object for all its hosts; it is converted once, so that the time grows with what is written and not
+    with hosts times instances. Only a value with a template is rendered for every host.
+    """
+    hostvars = task_vars["hostvars"]
+    hosts, shared = {}, {}
     for host in task_vars["groups"].get(group, []):
-        variables = task_vars["hostvars"][host]
-        hosts[str(host)] = {
-            str(name): _plain(variables[name])
-            for name in variables
-            if name.startswith(PREFIX) and name != "vllm_cluster_plan"
-        }
+        raw = hostvars.raw_get(host)
+        variables = hosts[str(host)] = {}
+        rendered = None
+        for name in raw:
+            if not name.startswith(PREFIX) or name == "vllm_cluster_plan":
+                continue
+            known = shared.get(name)
+            if known is None or known[0] is not raw[name]:
+                if _has_template(raw[name]):
+                    rendered = rendered or hostvars[host]
+                    variables[str(name)] = _plain(rendered[name])
+                    continue
+                known = shared[name] = (raw[name], _plain(raw[name]))
+            variables[str(name)] = known[1]
     return hosts
+
+
+def _has_template(value):
+    if isinstance(value, dict):
+        return any(_has_template(key) or _has_template(item) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_template, value))
+    return not isinstance(value, (bool, int, float, type(None))) and (
+        not isinstance(value, str) or "{{" in value or "{%" in value
+    )
 
 
 def _plain(value):
@@ -110,6 +136,8 @@ def _controller_addresses(task_vars, hosts):
 def _shown(plan, query):
     if not query:
         return plan_text(plan)
+    if jmespath is None:
+        raise AnsibleActionFail("vllm_cluster_plan_query needs the Python package jmespath on the controller, which is missing.")
     try:
         return json.dumps(jmespath.search(query, plan), indent=2)
     except jmespath.exceptions.JMESPathError as error:

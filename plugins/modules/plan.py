@@ -11,7 +11,8 @@ short_description: Turn the inventory into the plan of all clusters
 version_added: 0.1.0
 description:
   - Computes addresses, ports, flags, environment, listeners, flows and sysctls of every node from the C(vllm_cluster_*) variables
-    of all nodes, and publishes them as the fact C(vllm_cluster_plan).
+    of all nodes. C(docs/architecture.md) describes the shape of the result; the role C(vllm_cluster) registers it
+    as C(vllm_cluster_plan).
   - Refuses an inventory with defaults, wildcards or contradictions, with all problems in one message.
   - Runs on the controller only and contacts no node. It reads every node of the inventory, also those outside C(--limit).
 options:
@@ -60,6 +61,7 @@ EXAMPLES = r"""
         show: true
         file: plan.json
       run_once: true
+      register: vllm_cluster_plan
 
     - name: Print what may reach one node
       vllm_mindspore.hardening.plan:
@@ -69,12 +71,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-ansible_facts:
-  description: The plan, for every host of the play.
+version:
+  description: The version of the plan's shape.
+  returned: success
+  type: int
+clusters:
+  description: Segments, named sets, nodes and instances of every cluster.
   returned: success
   type: dict
-  contains:
-    vllm_cluster_plan:
-      description: The plan; C(docs/architecture.md) describes its shape.
-      type: dict
+nodes:
+  description: Addresses, flows, listeners, sysctls, and the instances with flags and environment of every node.
+  returned: success
+  type: dict
 """
