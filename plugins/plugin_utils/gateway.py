@@ -328,7 +328,7 @@ def _management(settings):
         name = instance["name"]
         backends += [
             f"backend {name}_management",
-            f"    http-request replace-path /{name}(/.*) \\1",
+            "    http-request set-path /%[path,field(3,/,0)]",
             *[f"    http-request del-header {header}" for header in _DROPPED_HEADERS],
             "    http-request set-header Host engine",
             f'    http-request set-header Authorization "Bearer %[str({name}),map_str({DIRECTORY}/backends.map)]"',
@@ -425,8 +425,11 @@ def _lines(items):
     return "".join(f"{item}\n" for item in items)
 
 
-def unit(networks, program=PROGRAM):
-    """The text of the unit; ``networks`` may open connections to it, the kernel drops packets of all others."""
+def unit(networks, program=PROGRAM, bounds=False):
+    """The text of the unit; ``networks`` may open connections to it, the kernel drops packets of all others.
+
+    With ``bounds`` the configuration holds regular expressions, which PCRE2 compiles to machine code while it starts.
+    """
     allowed = " ".join(["localhost", *sorted({str(ipaddress.ip_network(network)) for network in networks})])
     configuration_file = f"{DIRECTORY}/haproxy.cfg"
     lines = [
@@ -442,9 +445,9 @@ def unit(networks, program=PROGRAM):
         "Type=notify",
         f"User={USER}",
         f"Group={USER}",
-        f"ExecStartPre={program} -c -q -f {configuration_file}",
+        f"ExecStartPre={program} -c -f {configuration_file}",
         f"ExecStart={program} -Ws -f {configuration_file} -S {RUNTIME}/master.sock,mode,600",
-        f"ExecReload={program} -c -q -f {configuration_file}",
+        f"ExecReload={program} -c -f {configuration_file}",
         "ExecReload=/bin/kill -USR2 $MAINPID",
         "KillMode=mixed",
         "SuccessExitStatus=143",
@@ -482,7 +485,7 @@ def unit(networks, program=PROGRAM):
         "RestrictSUIDSGID=true",
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         "LockPersonality=true",
-        "MemoryDenyWriteExecute=true",
+        f"MemoryDenyWriteExecute={'false' if bounds else 'true'}",
         "SystemCallArchitectures=native",
         "SystemCallFilter=@system-service",
         "SystemCallFilter=~@privileged @resources",

@@ -14,11 +14,14 @@ import stat
 import tempfile
 from contextlib import contextmanager
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+except ImportError:  # not where sanity tests import every plugin; ansible-core itself does not work without it
+    x509 = None
 
 # Mozilla's "modern" profile takes these curves, and certificates that live no longer than 90 days.
 CURVES = {"secp256r1": "P-256", "secp384r1": "P-384"}
@@ -101,7 +104,7 @@ def _report(leaf, dns, addresses, now):
         "names": sorted(dns) + sorted(addresses),
         "not_after": leaf.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "days_left": (leaf.not_valid_after_utc - now).days,
-        "sha256": leaf.fingerprint(hashes.SHA256()).hex(),
+        "serial": f"{leaf.serial_number:X}",
     }
 
 
@@ -136,10 +139,10 @@ class Authority:
     def __init__(self, directory, passphrase=None, write=True):
         self.directory, self.passphrase, self.write = directory, passphrase, write
 
-    def issue(self, name, names, now, usage="server"):
+    def issue(self, name, names, now, usage="server", common_name=None):
         """(PEM chain, PEM key, whether it is new) of a certificate for ``names``, DNS names and addresses; renewed in its last third.
 
-        ``usage``: server, or client for the certificate of an administrator.
+        ``name`` names the file; ``usage`` is server, or client for the certificate of an administrator with that ``common_name``.
         """
         with self._lock():
             certificate, key = self._authority(now)
@@ -148,7 +151,7 @@ class Authority:
             if held:
                 return (*held, False)
             leaf_key = ec.generate_private_key(ec.SECP256R1())
-            leaf = _leaf(certificate, key, leaf_key, name, names, now, usage)
+            leaf = _leaf(certificate, key, leaf_key, common_name or name, names, now, usage)
             chain = _pem(leaf)
             secret = _key_pem(leaf_key)
             if self.write:

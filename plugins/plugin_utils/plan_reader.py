@@ -14,10 +14,12 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_mode
 class PlanError(Exception):
     """The inventory cannot be planned; ``problems`` holds (path, value, trouble, fix) of every reason."""
 
+    subject, consequence = "The inventory", "no node was contacted"
+
     def __init__(self, problems):
         self.problems = list(problems)
         count = len(self.problems)
-        lines = [f"The inventory has {count} problem{'s' if count > 1 else ''}; no node was contacted."]
+        lines = [f"{self.subject} has {count} problem{'s' if count > 1 else ''}; {self.consequence}."]
         for number, (path, value, trouble, fix) in enumerate(self.problems, 1):
             shown = "" if value is None else f" is {_shorten(value)}, which"
             lines.append(f"  {number}. {path}{shown} {trouble}. {fix}.")
