@@ -334,7 +334,7 @@ class _Judge:
             box.setdefault(OIF, [(at, at) for at in range(1, len(self.space.interfaces)) if self.space.interfaces[at]["present"]])
             box.setdefault(UID, [(0, NO_UID)])
             if self.host is not None and SADDR not in box:
-                own = [one for one in self.host.addresses(self.family)]
+                own = list(self.host.addresses(self.family))
                 if own:
                     box[SADDR] = sorted((one, one) for one in set(own))
             return [box], None

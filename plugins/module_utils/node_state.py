@@ -168,7 +168,9 @@ class Desired:
             self._unit_file(name, f"{UNIT_FOLDER}/{name}", unit.get("content"), absent)
         for dropin, content in sorted((unit.get("dropins") or {}).items()):
             folder = f"{UNIT_FOLDER}/{name}.d"
-            self.unit_directories.setdefault(folder, {"path": folder, "owner": "root", "group": "root", "mode": "0755", "state": "absent" if absent else "present"})
+            self.unit_directories.setdefault(
+                folder, {"path": folder, "owner": "root", "group": "root", "mode": "0755", "state": "absent" if absent else "present"}
+            )
             self._unit_file(name, f"{folder}/{dropin}.conf", content, absent)
 
     def _unit_file(self, unit, path, content, absent):
@@ -201,7 +203,9 @@ def address_problems(desired, have):
         if interface and interface not in holders:
             there = [f"{found['address']}/{found['prefix']}" for found in have["addresses"] if found["interface"] == interface]
             elsewhere = f"; {wanted} is on {', '.join(holders)}" if holders else ""
-            problems.append(f"interface {interface}: expected the {what} {wanted}, found {', '.join(there) or 'no address'}{elsewhere}; correct the node or the inventory")
+            problems.append(
+                f"interface {interface}: expected the {what} {wanted}, found {', '.join(there) or 'no address'}{elsewhere}; correct the node or the inventory"
+            )
         elif not holders:
             there = sorted({found["address"] for found in have["addresses"] if found["interface"] != "lo"})
             problems.append(f"expected the {what} {wanted} on this node, found {', '.join(there) or 'none'}; correct the node or the inventory")
@@ -236,10 +240,14 @@ def difference(desired, have):
             changed_files |= {path for step in found if "content" in step.after}
             steps += found
     steps += sysctl_steps(desired, have)
-    leaving_files = [step for path, item in desired.all_files().items() if item.get("state") == "absent" for step in _path_leaves(path, have["paths"].get(path), "file")]
+    leaving_files = [
+        step for path, item in desired.all_files().items() if item.get("state") == "absent" for step in _path_leaves(path, have["paths"].get(path), "file")
+    ]
     removed_units = [step for step in leaving_files if step.data["path"] in desired.unit_files]
     steps += removed_units
-    touched = {item["unit"] for path, item in desired.unit_files.items() if path in changed_files} | {desired.unit_files[step.data["path"]]["unit"] for step in removed_units}
+    touched = {item["unit"] for path, item in desired.unit_files.items() if path in changed_files} | {
+        desired.unit_files[step.data["path"]]["unit"] for step in removed_units
+    }
     stale = {name for name, found in have["units"].items() if found.get("stale")}
     if touched or stale:
         for name in sorted(stale - touched):
@@ -285,7 +293,9 @@ def _account_problems(desired, have):
                 continue
             for role, wanted, there in (("owner", desired.users, have["users"]), ("group", desired.groups, have["groups"])):
                 if not _known(wanted, there, item[role]):
-                    problems.append(f"{kind}: {path}: {role} {item[role]} is neither on this node nor listed; list it under {'users' if role == 'owner' else 'groups'}")
+                    problems.append(
+                        f"{kind}: {path}: {role} {item[role]} is neither on this node nor listed; list it under {'users' if role == 'owner' else 'groups'}"
+                    )
     return problems
 
 
@@ -329,7 +339,17 @@ def _user(item, found):
     if not differing:
         return []
     before = {key: found[key] for key in differing} if found else {}
-    return [Step(f"user {item['name']}", _change(found), before, differing, None, "usermod" if found else "useradd", {"item": item, "want": want, "differing": sorted(differing)})]
+    return [
+        Step(
+            f"user {item['name']}",
+            _change(found),
+            before,
+            differing,
+            None,
+            "usermod" if found else "useradd",
+            {"item": item, "want": want, "differing": sorted(differing)},
+        )
+    ]
 
 
 def _ownership(item, found):
@@ -375,7 +395,11 @@ def _file(item, found):
 def _path_leaves(path, found, kind):
     if found is None:
         return []
-    return [Step(f"{kind} {path}", "remove", {"owner": found["owner"], "mode": format_mode(found["mode"])}, {}, None, "remove", {"path": path, "kind": found["kind"]})]
+    return [
+        Step(
+            f"{kind} {path}", "remove", {"owner": found["owner"], "mode": format_mode(found["mode"])}, {}, None, "remove", {"path": path, "kind": found["kind"]}
+        )
+    ]
 
 
 def recorded_before(content):
@@ -414,7 +438,9 @@ def sysctl_steps(desired, have):
         if now is None or normal_sysctl(key, now) == normal_sysctl(key, value):
             continue
         before.setdefault(key, " ".join(now.split()))
-        live.append(Step(f"sysctl {key}", "update", {"value": " ".join(now.split())}, {"value": " ".join(value.split())}, None, "sysctl", {"key": key, "value": value}))
+        live.append(
+            Step(f"sysctl {key}", "update", {"value": " ".join(now.split())}, {"value": " ".join(value.split())}, None, "sysctl", {"key": key, "value": value})
+        )
     for key in sorted(set(before) - set(wanted)):
         value, now = before.pop(key), have["sysctls"].get(key)
         if now is not None and normal_sysctl(key, now) != normal_sysctl(key, value):
@@ -435,7 +461,9 @@ def _unit_leaves(name, found):
     if found["active"] not in ("inactive", "failed"):
         steps.append(Step(f"unit {name}", "stop", {"active": found["active"]}, {"active": "inactive"}, None, "systemctl", {"verb": "stop", "name": name}))
     if found["enabled"] in ("enabled", "enabled-runtime", "masked"):
-        steps.append(Step(f"unit {name}", "disable", {"enabled": found["enabled"]}, {"enabled": "disabled"}, None, "systemctl", {"verb": "disable", "name": name}))
+        steps.append(
+            Step(f"unit {name}", "disable", {"enabled": found["enabled"]}, {"enabled": "disabled"}, None, "systemctl", {"verb": "disable", "name": name})
+        )
     return steps
 
 
@@ -504,7 +532,8 @@ EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Inte
 LOG_PREFIX = re.compile(r"^(?:\([^)]*\)\s*)?(?:ERROR|CRITICAL|FATAL)\s+[\d-]+\s+[\d:.,]+\s+(?:\[[^\]]*\]\s?)?")
 QUIET = re.compile(r"\b(?:INFO|DEBUG|WARNING|WARN)\b")
 LOUD = re.compile(
-    r"\b(?:ERROR|CRITICAL|FATAL)\b|Traceback \(most recent call last\)|\berror:|\bFailed (?:to|at)\b|\bfailed (?:to|at)\b|Permission denied|No such file or directory|not permitted"
+    r"\b(?:ERROR|CRITICAL|FATAL)\b|Traceback \(most recent call last\)|\berror:|\bFailed (?:to|at)\b|\bfailed (?:to|at)\b"
+    r"|Permission denied|No such file or directory|not permitted"
 )
 
 

@@ -168,7 +168,7 @@ class RawProber:
         for outcome in self.outcomes:
             source = outcome.path["source"]
             if source not in owners:
-                outcome.unsent = {port: "this host does not have the source address" for port in outcome.path["ports"]}
+                outcome.unsent = dict.fromkeys(outcome.path["ports"], "this host does not have the source address")
                 continue
             packed = [ipaddress.ip_address(outcome.path[key]).packed for key in ("source", "address")]
             family = socket.AF_INET if len(packed[0]) == 4 else socket.AF_INET6
@@ -259,7 +259,7 @@ class RawProber:
                 break
             time.sleep(0.02)
         for outcome in waiting:
-            outcome.unsent = {port: "its neighbour address does not answer on this segment" for port in outcome.path["ports"]}
+            outcome.unsent = dict.fromkeys(outcome.path["ports"], "its neighbour address does not answer on this segment")
 
     def _resolve(self, outcome):
         """Make the kernel look for the neighbour: one probe to it, as on a direct path."""
@@ -376,7 +376,7 @@ class ConnectProber:
         pace = Pace(rate)
         for outcome in self.outcomes:
             if outcome.path["crossed"]:
-                outcome.unsent = {port: "another segment's address needs raw sockets" for port in outcome.path["ports"]}
+                outcome.unsent = dict.fromkeys(outcome.path["ports"], "another segment's address needs raw sockets")
         for _attempt in range(retries + 1):
             for outcome, port in interleave(self.outcomes):
                 if port in outcome.answers or port in outcome.unsent:

@@ -428,7 +428,9 @@ class Environments:
         space = os.statvfs(self.folder)
         free = space.f_bavail * space.f_frsize
         if free < needed:
-            raise wheels.WheelError([f"prefix: {self.prefix} has {free >> 20} MiB free and the environment needs about {needed >> 20} MiB; free some or name another prefix"])
+            raise wheels.WheelError(
+                [f"prefix: {self.prefix} has {free >> 20} MiB free and the environment needs about {needed >> 20} MiB; free some or name another prefix"]
+            )
 
     def link(self, name, before, after):
         """Point PREFIX/NAME at a target atomically, or remove it."""

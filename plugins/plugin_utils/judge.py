@@ -245,7 +245,7 @@ def unit_runs_as_deployed(node):
 
 def processes_without_privilege(node):
     problems = []
-    for name, instance, facts in _unit_facts(node):
+    for name, _instance, facts in _unit_facts(node):
         for process in facts["processes"]:
             label = f"{name}: process {process.get('pid')} ({clip(process.get('command'))})"
             if "0" in str(process.get("uid") or "0").split():
@@ -321,14 +321,20 @@ def judge(plan, composed, observations, reasons, probes):
     elif counts[UNKNOWN_STATUS] or unobserved or silent:
         verdict = INCOMPLETE
     return {
-        "verdict": verdict, "exit_status": EXIT_STATUS[verdict],
+        "verdict": verdict,
+        "exit_status": EXIT_STATUS[verdict],
         "coverage": {
-            "nodes": len(plan["nodes"]), "observed": len(plan["nodes"]) - len(unobserved), "not_observed": {host: clip(reasons.get(host) or "not part of this run") for host in unobserved},
-            "vantage_points": len(composed["vantage_points"]), "probed": len(composed["vantage_points"]) - len(silent),
+            "nodes": len(plan["nodes"]),
+            "observed": len(plan["nodes"]) - len(unobserved),
+            "not_observed": {host: clip(reasons.get(host) or "not part of this run") for host in unobserved},
+            "vantage_points": len(composed["vantage_points"]),
+            "probed": len(composed["vantage_points"]) - len(silent),
             "not_probed": {name: clip(reasons.get(name) or "not part of this run") for name in silent},
             "probes": sum(probe.get("sent", 0) for probe in probes.values() if isinstance(probe, dict) and isinstance(probe.get("sent"), int)),
         },
-        "counts": counts, "wire": wire, "findings": findings,
+        "counts": counts,
+        "wire": wire,
+        "findings": findings,
     }
 
 

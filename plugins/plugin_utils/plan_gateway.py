@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ASCEND_ENGINES, ENGINES
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ENGINES
 
 UNIT = "vllm-gateway.service"
 USER = "vllm-gateway"

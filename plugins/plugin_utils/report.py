@@ -98,9 +98,15 @@ def wire_table(document, limit=ROW_LIMIT):
 def terminal_summary(document, paths=()):
     """What the run prints at its end: the table, the verdict, the counts, the worst findings with their fix."""
     counts, wire = document["counts"], document["wire"]["counts"]
-    lines = ["", *wire_table(document), "", verdict_sentence(document),
-             "controls: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES),
-             f"ports tried: {wire[OK_OPEN]} open as planned, {wire[OK_BLOCKED]} blocked as planned, {wire[LEAK]} leaks, {wire[BROKEN]} broken, {wire[UNKNOWN]} unknown"]
+    lines = [
+        "",
+        *wire_table(document),
+        "",
+        verdict_sentence(document),
+        "controls: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES),
+        f"ports tried: {wire[OK_OPEN]} open as planned, {wire[OK_BLOCKED]} blocked as planned, {wire[LEAK]} leaks, "
+        f"{wire[BROKEN]} broken, {wire[UNKNOWN]} unknown",
+    ]
     titles = {control["id"]: control["title"] for control in document["controls"]}
     for finding in worst(document["findings"]):
         lines += [f"{finding['severity'].upper()} {finding['control']} {finding['host']}: {titles[finding['control']]}",

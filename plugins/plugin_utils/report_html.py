@@ -15,9 +15,11 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ok: #7aa2ff; --bad: #ff8a80; --gap: #ffc46b; } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; } th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 thead th { position: sticky; top: 0; background: Canvas; } code { font-family: ui-monospace, monospace; overflow-wrap: anywhere; }
-.verdict { border-left: .4rem solid var(--gap); padding: .6rem 1rem; font-size: 1.1rem; } .verdict.compliant { border-color: var(--ok); } .verdict.findings { border-color: var(--bad); }
+.verdict { border-left: .4rem solid var(--gap); padding: .6rem 1rem; font-size: 1.1rem; }
+.verdict.compliant { border-color: var(--ok); } .verdict.findings { border-color: var(--bad); }
 .fail, .LEAK, .BROKEN { color: var(--bad); font-weight: 600; } .unknown, .UNKNOWN { color: var(--gap); font-weight: 600; } .pass, .ok { color: var(--ok); }
 .counts { display: flex; flex-wrap: wrap; gap: .6rem 2rem; list-style: none; padding: 0; } .counts b { font-size: 1.3rem; margin-right: .3rem; }
 .scroll { overflow-x: auto; } summary { cursor: pointer; }
@@ -78,8 +80,18 @@ def controls_table(document):
         evidence = "".join(f"<li><code>{text(line)}</code></li>" for line in finding["evidence"])
         detail = f"<details><summary>{len(finding['evidence'])} observations</summary><ul>{evidence}</ul></details>" if len(finding["evidence"]) > 1 else ""
         fix = text(control["remedy"]) if finding["status"] in ("fail", "unknown") else ""
-        rows.append((f"<span class='{text(finding['status'])}'>{text(finding['status'])}</span>", text(finding["severity"]), text(finding["control"]), text(finding["host"]),
-                     text(control["title"]), text(finding["expected"]), f"<code>{text(finding['observed'])}</code>{detail}", fix))
+        rows.append(
+            (
+                f"<span class='{text(finding['status'])}'>{text(finding['status'])}</span>",
+                text(finding["severity"]),
+                text(finding["control"]),
+                text(finding["host"]),
+                text(control["title"]),
+                text(finding["expected"]),
+                f"<code>{text(finding['observed'])}</code>{detail}",
+                fix,
+            )
+        )
     return table(("Status", "Severity", "Control", "Host", "Requirement", "Expected", "Observed", "Fix"), rows)
 
 
@@ -104,7 +116,23 @@ def wire_section(document):
 
 def flows_section(document):
     """Who may open a connection to whom, and why."""
-    rows = [tuple(map(text, (host, flow["name"], ", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address", flow["segment"] or "",
-                             flow["protocol"], ", ".join(flow["ports"]), flow["reason"])))
-            for host, node in document["plan"]["nodes"].items() for flow in node["flows"]]
+    rows = [
+        tuple(
+            map(
+                text,
+                (
+                    host,
+                    flow["name"],
+                    ", ".join(flow["sources"]) or "anyone",
+                    ", ".join(flow["destinations"]) or "every address",
+                    flow["segment"] or "",
+                    flow["protocol"],
+                    ", ".join(flow["ports"]),
+                    flow["reason"],
+                ),
+            )
+        )
+        for host, node in document["plan"]["nodes"].items()
+        for flow in node["flows"]
+    ]
     return table(("Node", "Flow", "From", "To", "Segment", "Protocol", "Ports", "Reason"), rows)

@@ -167,8 +167,12 @@ def test_the_login_is_found_above_sudo():
     """sudo empties the environment; the shell above it still has the variable."""
     inner = "import sys; sys.path[:0] = {!r}; from {} import login; print(login())".format(
         [path for path in __import__("sys").path if path], Journal.__module__)
-    shell = subprocess.run(["env", "-i", "SSH_CONNECTION=10.77.0.1 51234 10.77.0.11 22", "sh", "-c", 'env -i "$0" -c "$1"; :', __import__("sys").executable, inner],
-                           capture_output=True, text=True, check=True)
+    shell = subprocess.run(
+        ["env", "-i", "SSH_CONNECTION=10.77.0.1 51234 10.77.0.11 22", "sh", "-c", 'env -i "$0" -c "$1"; :', __import__("sys").executable, inner],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert shell.stdout.strip() == "10.77.0.1 51234 10.77.0.11 22"
 
 

@@ -70,7 +70,16 @@ def test_connections_tell_open_from_closed():
         listener.listen()
         closed.bind(("127.0.0.1", 0))
         ports = sorted((listener.getsockname()[1], closed.getsockname()[1]))
-        path = {"host": "here", "protocol": "tcp", "segment": "internal", "source": "127.0.0.1", "address": "127.0.0.1", "crossed": False, "via": None, "ports": ports}
+        path = {
+            "host": "here",
+            "protocol": "tcp",
+            "segment": "internal",
+            "source": "127.0.0.1",
+            "address": "127.0.0.1",
+            "crossed": False,
+            "via": None,
+            "ports": ports,
+        }
         result = probe([path], "connect", 1000, 0, 5.0)
     assert result["method"] == "connect"
     assert result["sent"] == 2

@@ -18,7 +18,9 @@ def node(number, head):
     addresses = {"management": [f"10.77.0.{number}"], "api": [f"10.77.1.{number}"], "internal": [f"10.77.2.{number}"]}
     flows = [flow("ssh", ["@administrators"], addresses["management"][0], "management", ["22"]),
              flow("chat-internal", ["@peers_chat"], addresses["internal"][0], "internal", ["20550", "28000-28999"])]
-    listeners = [{"instance": "chat", "address": addresses["internal"][0], "protocol": "tcp", "ports": ["20550", "28000-28999"], "what": "engine", "wildcard": False}]
+    listeners = [
+        {"instance": "chat", "address": addresses["internal"][0], "protocol": "tcp", "ports": ["20550", "28000-28999"], "what": "engine", "wildcard": False}
+    ]
     if head:
         flows.append(flow("chat-api", ["@clients"], addresses["api"][0], "api", ["7443"]))
         listeners.append({"instance": "chat", "address": addresses["api"][0], "protocol": "tcp", "ports": ["7443"], "what": "API", "wildcard": False})
@@ -55,9 +57,29 @@ def observation(host, plan=PLAN):
     listeners = [listener("0.0.0.0", 22, "ssh.service"), listener(planned["addresses"]["internal"][0], 28017)]
     if planned["instances"][0]["api"]:
         listeners.append(listener(planned["addresses"]["api"][0], 7443))
-    process = {"pid": 4711, "command": "vllm", "uid": "990\t990\t990\t990", "gid": "990\t990\t990\t990", "groups": "", "inheritable": "0" * 16,
-               "permitted": "0" * 16, "effective": "0" * 16, "bounding": "0" * 16, "ambient": "0" * 16, "no_new_privileges": "1", "seccomp": "2", "arguments": None}
-    properties = {"Id": "vllm-chat.service", "LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no", "User": "vllm-chat"}
+    process = {
+        "pid": 4711,
+        "command": "vllm",
+        "uid": "990\t990\t990\t990",
+        "gid": "990\t990\t990\t990",
+        "groups": "",
+        "inheritable": "0" * 16,
+        "permitted": "0" * 16,
+        "effective": "0" * 16,
+        "bounding": "0" * 16,
+        "ambient": "0" * 16,
+        "no_new_privileges": "1",
+        "seccomp": "2",
+        "arguments": None,
+    }
+    properties = {
+        "Id": "vllm-chat.service",
+        "LoadState": "loaded",
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "NeedDaemonReload": "no",
+        "User": "vllm-chat",
+    }
     return copy.deepcopy({
         "version": 1, "host": {"hostname": host, "kernel": "6.1", "systemd": 252, "systemd_features": [], "cgroup_v2": True},
         "addresses": addresses, "listeners": listeners,

@@ -11,7 +11,14 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing i
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import (
     BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN, Planned, compose, judge_wire, sample_range, spread_ports)
 
-from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import PLAN, VANTAGE_POINTS, composed, observation, path_of, probes
+from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
+    PLAN,
+    VANTAGE_POINTS,
+    composed,
+    observation,
+    path_of,
+    probes,
+)
 
 
 def test_the_plan_decides_by_addresses_and_segment():
