@@ -63,6 +63,10 @@ class Table:
                 words[int(found["handle"])] = _COUNTS.sub("counter", found["text"])
         return _described(canonical, table, words)
 
+    def raw(self):
+        """The table as `nft_ruleset.read_ruleset` gives it, or None."""
+        return self._read()[1]
+
     def _read(self):
         tables = nft_ruleset.read_ruleset(self.name, self.family)["tables"]
         return (nft_ruleset.canonical(tables[0]), tables[0]) if tables else (None, None)

@@ -33,7 +33,10 @@ options:
     choices: [present, absent]
     default: present
   management:
-    description: Who has to keep access. A run whose own login is not covered is refused before anything changes.
+    description:
+      - Who has to keep access. A run whose own login is not covered, or would be refused by the candidate together with the rules of other programs,
+        is refused before anything changes.
+      - Without it, nothing is refused beforehand and the confirmation alone decides.
     type: dict
     suboptions:
       sources:
@@ -156,7 +159,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change, nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import ChangeError, Journal, Staged, login, now, utc
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import NftError, Table, fingerprint, in_private_network
@@ -202,8 +205,17 @@ ExecStopPost=-{nft} -f {rules}
 
 DELAY = "200ms"  # from arming to loading: time for the answer to leave the node
 LOADING = 3  # seconds within which systemd starts what it was told to start
+NETWORKED = ("ssh", "paramiko", "libssh")  # transports whose connections cross the packet filter
 NO_NFT = "nft is not installed on this node: install the package nftables"
 _USER = re.compile(r'skuid "([^"]+)"')
+
+
+def endpoints(connection):
+    """``SSH_CONNECTION`` -> the controller's address and port, the node's address and port, as this node sees them."""
+    source, source_port, destination, port = connection.split()
+    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in (source, destination)]
+    addresses = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    return addresses[0], int(source_port), addresses[1], int(port)
 
 
 class Refusal(Exception):
@@ -300,8 +312,7 @@ class Firewall:
             self.lock = self.journal.lock()
         state = self.recover()
         self.result["company"] = company = firewall_company.detect()
-        self.preflight()
-
+        self.covered()
         live = self.table.read()
         digest = hashlib.sha256(content.encode()).hexdigest()
         confirmed = state.get("confirmed", {})
@@ -333,18 +344,14 @@ class Firewall:
         else:
             self.settle(files, stale, record)
 
-    def preflight(self):
+    def covered(self):
+        """Refuse management sources that do not contain this very run, before anything is tried."""
+        self.login = login() if self.parameters["transport"] in NETWORKED else None
         management = self.parameters["management"]
-        seen = login()
-        if self.parameters["transport"] not in ("ssh", "paramiko", "libssh"):
-            seen = None
-        self.login = seen
-        if not management or not seen:
+        if not management or not self.login:
             return
-        source, dummy, destination, port = (seen.split() + ["", "", "", ""])[:4]
+        address, dummy, destination, port = endpoints(self.login)
         try:
-            address = ipaddress.ip_address(source.partition("%")[0])
-            address = getattr(address, "ipv4_mapped", None) or address
             networks = [ipaddress.ip_network(text) for text in management["sources"]]
         except ValueError as error:
             raise Refusal(f"management: {error}") from None
@@ -352,10 +359,37 @@ class Firewall:
             raise Refusal(
                 f"this run reaches the node from {address} (what the node sees, behind any NAT or bastion), and vllm_firewall_administrators = "
                 f"{', '.join(management['sources'])} does not contain it: the next login would be refused. Add {address} or its network.")
-        if port != str(management["port"]):
+        if port != management["port"]:
             raise Refusal(
                 f"this run reaches SSH of the node at {destination} port {port}, and vllm_firewall_ssh_port = {management['port']} opens another: "
                 f"the next login would be refused. Write vllm_firewall_ssh_port: {port}.")
+
+    def proved(self, candidate):
+        """Refuse a candidate that is proved, together with the rules of everybody else, to refuse the next login."""
+        if not self.parameters["management"] or not self.login:
+            return
+        # Only a run that changes rules needs the evaluator, and compiling it is most of such a run's time.
+        from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
+        from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import HostUnreadable, read_host
+
+        address, dummy, destination, port = endpoints(self.login)
+        try:
+            host = read_host()
+        except HostUnreadable:
+            host = None  # the proof then treats addresses and routes as unknown, which never refuses
+        tables = [table for table in nft_ruleset.read_ruleset()["tables"] if (table["family"], table["name"]) != (FAMILY, NAME)]
+        policy = {
+            "allow": [{"name": "management", "sources": [str(address)], "destinations": [str(destination)], "protocol": "tcp", "ports": [str(port)],
+                       "reason": "the login of this run"}],
+            "permit": [{"name": "anything"}], "forward": None,
+        }
+        result = verify({"tables": tables + [nft_ruleset.from_json(candidate)]}, host, policy, families=("ip" if address.version == 4 else "ip6",))
+        for flow in result["flows"]:
+            if flow["status"] == "broken":
+                step = (flow["trace"] or [{}])[-1]
+                where = " ".join(str(step[key]) for key in ("family", "table", "chain") if step.get(key))
+                raise Refusal(f"the new rules would refuse the next login from {address} to {destination} port {port}: its {flow['phase']} packet is "
+                              f"{flow['outcome']}{' in ' + where if where else ''}{' by: ' + step['rule'] if step.get('rule') else ''}. Nothing was changed.")
 
     def previous(self):
         text = self.table.text() if self.nft else ""
@@ -380,7 +414,7 @@ class Firewall:
             canonical, want = fingerprint(table.read()), table.describe()
             if canonical == now_loaded:
                 return {"canonical": canonical, "same": True}
-            found = {"canonical": canonical, "same": False, "want": want, "kind": None, "exact": True}
+            found = {"canonical": canonical, "same": False, "want": want, "kind": None, "exact": True, "table": nft_ruleset.to_json(table.raw())}
             candidates = [("replacement", nft_change.replacement(TABLE, content))]
             if have:
                 candidates.insert(0, ("refill", nft_change.refill(TABLE, have, content, want)))
@@ -408,6 +442,8 @@ class Firewall:
             raise Refusal(f"the new rules cannot be tried in a private network namespace ({error.strerror}); run on the host itself, as root") from None
         if not found["same"] and not found["kind"]:
             raise Refusal("no transaction leads from the loaded rules to the new ones on this kernel; the node is unchanged")
+        if not found["same"]:
+            self.proved(found["table"])
         found.update(have=have, previous=previous)
         if not found["same"] and not found["exact"]:
             found["previous"] = self.confirmed_rules()
@@ -563,7 +599,7 @@ class Firewall:
         if self.parameters["nonce"] != change["nonce"] or self.journal.identity() != change["boot"]:
             raise ChangeError("another node, or another boot of it, answers at this address", "foreign")
         seen = login()
-        over_network = self.parameters["transport"] in ("ssh", "paramiko", "libssh")
+        over_network = self.parameters["transport"] in NETWORKED
         if over_network and seen == change["login"]:
             raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing", "pending")
         until = now() + LOADING
