@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import host_network, node_files, node_state
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, node_files, node_state
 
 SYSCTL_ROOT = "/proc/sys"
 PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic,Result"
