@@ -297,13 +297,7 @@ def _instance(cluster, node, instance, rank):
         "npus": instance.npus,
         "arguments": _arguments(cluster, instance, rank) if head or instance.ray is None else None,
         "environment": _environment(cluster, node, instance),
-        "api": {
-            "address": _api_addresses(cluster, instance)[0],
-            "port": instance.api_port,
-            "tls": cluster.metrics_port is not None,
-        }
-        if head
-        else None,
+        "api": dict(zip(("address", "port"), _engine_api(cluster, instance))) if head else None,
         "credentials": plan_gateway.credentials(cluster, instance) if head else {},
         "ray": _ray(cluster, node, instance, head) if instance.ray is not None else None,
     }

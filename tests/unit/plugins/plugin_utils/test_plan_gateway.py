@@ -82,7 +82,7 @@ def test_the_engine_listens_on_loopback_and_the_gateway_where_clients_come_in():
         ("fd00:77:1::11", "7443"): "vllm-gateway.service",
         ("10.77.0.11", "7444"): "vllm-gateway.service",
     }
-    assert node["instances"][0]["api"] == {"address": "10.77.1.11", "port": 7443, "tls": True}
+    assert node["instances"][0]["api"] == {"address": "127.0.0.1", "port": 17443}
 
 
 def test_clients_reach_the_api_in_both_families_and_monitors_alone_reach_metrics():
@@ -147,7 +147,7 @@ def test_without_the_gateway_nothing_of_it_is_planned():
     node = head({"backend_port": None, "server_names": None}, vllm_cluster_gateway=None, vllm_cluster_metrics_port=None)
     assert node["gateway"] is None
     assert (flag(node, "--host"), flag(node, "--port")) == ("10.77.1.11", "7443")
-    assert node["instances"][0]["api"] == {"address": "10.77.1.11", "port": 7443, "tls": False}
+    assert node["instances"][0]["api"] == {"address": "10.77.1.11", "port": 7443}
     assert node["instances"][0]["credentials"] == {}
     assert "metrics" not in [flow["name"] for flow in node["flows"]]
 
