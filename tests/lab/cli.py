@@ -116,6 +116,12 @@ def _status(options: argparse.Namespace) -> None:
         print(_existing(options.name).status())
 
 
+def _run(options: argparse.Namespace) -> None:
+    if not options.words:
+        raise Refusal("run: name the command to run")
+    _become([*runtime.inside(), "sh", "-c", 'cd "$0" && exec "$@"', os.getcwd(), *options.words])
+
+
 def _roots(options: argparse.Namespace) -> None:
     for root in options.roots:
         roots.parse(root)
@@ -144,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "roots":
             _roots(options)
         elif options.command == "run":
-            _become([*runtime.inside(), "--", *options.words] if runtime.inside() else options.words)
+            _run(options)
         elif options.command == "ssh":
             lab = _existing(options.name)
             _become(["ssh", "-F", str(lab.directory / "ssh_config"), options.host, *options.words])

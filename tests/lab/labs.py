@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -68,7 +69,7 @@ def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
         if host and host not in {known.name for known in hosts}:
             raise Refusal(f"--root {host}={root}: the lab has no host {host}")
     for mount in spec.mounts:
-        source, _, rest = mount.partition(":")
+        source, _colon, rest = mount.partition(":")
         if not rest.startswith("/") or not Path(source).is_absolute() or not Path(source).exists():
             raise Refusal(f"--mount {mount}: write HOSTPATH:PATH[:ro] with absolute paths, the first one existing")
     if existing and spec != existing:
@@ -256,8 +257,8 @@ class Lab:
     def exec_command(self, host: str, words: list[str]) -> tuple[list[str], dict[str, str]]:
         """Command and environment that run ``words`` as root on a host, past its network."""
         self._chosen([host])
-        interactive = ["--interactive"] if words else ["--interactive", "--tty"]
-        return self._podman.command("exec", *interactive, f"{self.name}.{host}", *(words or ["/bin/bash"]))
+        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        return self._podman.command("exec", "--interactive", *terminal, f"{self.name}.{host}", *(words or ["/bin/bash"]))
 
 
 def down(name: str) -> None:

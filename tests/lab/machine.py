@@ -13,15 +13,19 @@ from pathlib import Path
 from .progress import step
 from .topology import Refusal
 
+# What must be there -> the package that brings it.
 TOOLS = {
     "podman": "podman",
     "crun": "crun",
     "conmon": "conmon",
+    "/usr/lib/podman/netavark": "netavark",
     "mmdebstrap": "mmdebstrap",
+    "gpg": "gpg",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
     "ip": "iproute2",
     "nft": "nftables",
     "nsenter": "util-linux",
-    "ssh-keygen": "openssh-client",
+    "ssh": "openssh-client",
 }
 
 
@@ -46,7 +50,7 @@ def demand(free_gib: float = 0) -> None:
     release = {}
     with contextlib.suppress(OSError):
         lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
-        release = {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+        release = {key: value.strip('"') for key, _sign, value in (line.partition("=") for line in lines)}
     if not {"debian", "ubuntu"} & {release.get("ID"), *release.get("ID_LIKE", "").split()}:
         raise Refusal(f"{release.get('PRETTY_NAME', 'this system')}: the lab needs Debian 12, Ubuntu 24.04 or newer")
     folder = cache()
@@ -56,7 +60,8 @@ def demand(free_gib: float = 0) -> None:
         raise Refusal(
             f"{folder}: {free:.1f} GiB free, {free_gib:.0f} needed; make room or set LAB_CACHE to a folder elsewhere"
         )
-    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool)})
+    present = {tool for tool in TOOLS if (Path(tool).exists() if tool.startswith("/") else shutil.which(tool))}
+    missing = sorted(package for tool, package in TOOLS.items() if tool not in present)
     if not missing:
         return
     with lock("packages"), step(f"installing {' '.join(missing)}"):
