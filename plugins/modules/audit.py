@@ -21,6 +21,11 @@ options:
     type: list
     elements: str
     default: []
+  users:
+    description: The accounts to describe, and whose processes outside O(units) to look for.
+    type: list
+    elements: str
+    default: []
   sysctls:
     description: The kernel settings to read, named as in sysctl.d(5); C(*) stands for every interface.
     type: list
@@ -32,7 +37,7 @@ options:
     elements: str
     default: []
   policy:
-    description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not read.
+    description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not evaluated.
     type: dict
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
@@ -83,8 +88,21 @@ observation:
     files:
       description: Type, mode, owner, group and SHA-256 by path.
       type: dict
+    strays:
+      description: Processes of O(users), and engines of whatever user, outside O(units).
+      type: list
+      elements: dict
+    accounts:
+      description: Groups, shell, state of the password and sudo rules by account.
+      type: dict
+    sshd:
+      description: The effective settings of the SSH daemon.
+      type: dict
+    table:
+      description: The collection's own table in the packet filter, in short.
+      type: dict
     packet_filter:
-      description: What the evaluation of the loaded rules found.
+      description: What M(vllm_mindspore.hardening.verify_firewall) returns, where O(policy) was given.
       type: dict
     unknown:
       description: The reasons for parts that could not be observed, by part.
@@ -102,6 +120,7 @@ def main():
             "units": {"type": "list", "elements": "str", "default": []},
             "sysctls": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "str", "default": []},
+            "users": {"type": "list", "elements": "str", "default": []},
             "policy": {"type": "dict"},
         },
         supports_check_mode=True,

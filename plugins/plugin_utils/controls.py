@@ -7,14 +7,45 @@ from dataclasses import asdict, dataclass
 
 SEVERITIES = ("critical", "high", "medium", "low")
 WITNESSES = ("configuration", "process", "sockets", "packet filter", "wire")
-GUIDE = "vLLM-MindSpore Plugin, Security"
+
+# The recommendations of the plugin's security page (mindspore.cn, vLLM-MindSpore Plugin, General, Security), one key a statement.
+RECOMMENDATIONS = {
+    "service-host": "Set the address the API listens on (default: every interface).",
+    "service-port": "Set the port of the API (default 8000).",
+    "dp-address": "Set data-parallel-address (default 127.0.0.1).",
+    "dp-rpc-port": "Set data-parallel-rpc-port (default 29550).",
+    "isolated-network": "All communication between nodes is insecure by default; deploy in a sufficiently isolated network.",
+    "host-ip": "Set VLLM_HOST_IP to a specific address.",
+    "dp-master-ip": "Set VLLM_DP_MASTER_IP (default 127.0.0.1).",
+    "dp-master-port": "Set VLLM_DP_MASTER_PORT (default 0).",
+    "parallel-master-ip": "Set data_parallel_master_ip (default 127.0.0.1).",
+    "parallel-master-port": "Set data_parallel_master_port (default 29500).",
+    "mindspore": "Distributed communication runs through MindSpore; its security advice applies.",
+    "dedicated-network": "Deploy the nodes on a dedicated, isolated network.",
+    "segmentation": "Use network segmentation against unauthorised access.",
+    "firewall-api-only": "Block all connections except to the API's port.",
+    "firewall-internal": "Let only trusted hosts or networks reach the internal ports.",
+    "firewall-public": "Never expose internal ports to the internet or to untrusted networks.",
+    "no-defaults": "Always configure the parameters; do not rely on defaults.",
+    "firewall-needed": "Open only the ports that are needed.",
+    "access-restriction": "Restrict physical and network access to the deployment.",
+    "authentication": "Manage authentication and authorisation of management interfaces.",
+    "least-privilege": "Follow least privilege for all system components.",
+}
+# What this collection requires beyond that page, with where it comes from.
+ADDITIONS = {
+    "guide": "vLLM's security guide: no development mode, no profiler, no unplanned downloads, media and remote code restricted",
+    "sandbox": "systemd.exec(5): sandboxing of services",
+    "own": "vllm_mindspore.hardening: what is declared has to be in force and to stay so",
+}
 
 
 @dataclass(frozen=True)
 class Control:
     """One numbered requirement.
 
-    `tags` are those of `playbooks/site.yml` that put it right; `waivable` is False for what isolates the network.
+    `sources` are keys of RECOMMENDATIONS and ADDITIONS; `tags` are those of `playbooks/site.yml` that put it right; `waivable` is False
+    for what isolates the network.
     """
 
     id: str
@@ -33,57 +64,131 @@ class Control:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
+NODE, INSTANCE, HEAD, PARALLEL = "every node", "every node of an instance", "the head of an instance", "every node of an instance over several nodes"
+FIREWALL, NETWORK, SERVE, RUNTIME = ("vllm_firewall",), ("vllm_network",), ("vllm_serve",), ("vllm_runtime",)
+REAPPLY_FIREWALL = "Apply the firewall again and find out who changed it."
+REAPPLY_NETWORK = "Apply the network settings again."
+REAPPLY_SERVICE = "Apply the service again, which restarts it; remove what overrides its unit."
+
 CONTROLS = (
-    Control(
-        "NET-01", "Nothing is reachable that the plan does not name",
-        "Inter-node communication of vLLM, MindSpore and HCCL is unauthenticated and unencrypted; whoever reaches a port owns the cluster.",
-        (f"{GUIDE}: block all incoming connections except on the API port", f"{GUIDE}: internal ports only for trusted hosts or networks"),
-        "critical", "wire", "every node", "Apply the firewall again and look for whoever changed it.", ("vllm_firewall",), waivable=False),
-    Control(
-        "NET-02", "Everything the plan names is reachable",
-        "A cluster with a port too few hangs without an error, and people then switch the firewall off.",
-        (f"{GUIDE}: ensure that only the required ports are open",),
-        "high", "wire", "every node", "Apply the firewall again; look for foreign drop rules and for filters between the hosts.", ("vllm_firewall",)),
-    Control(
-        "NET-04", "The node has its planned addresses, and no other on the cluster's segments",
-        "Addresses select the segment a service is reachable on; an address too many is a way around the segmentation.",
-        (f"{GUIDE}: isolate the nodes in a dedicated network", f"{GUIDE}: use network segmentation"),
-        "high", "configuration", "every node", "Correct the inventory or the interface's configuration.", ("vllm_network",), waivable=False),
-    Control(
-        "NET-05", "The network settings of the plan are in force",
-        "The weak host model, redirects and source routing let a neighbour on one segment reach the addresses of another.",
-        (f"{GUIDE}: use network segmentation",),
-        "high", "configuration", "every node", "Apply the network settings again.", ("vllm_network",)),
-    Control(
-        "NET-06", "The ports that no flag pins are pinned by the kernel's port range",
-        "The engines' internal sockets take ephemeral ports; only a pinned range can be opened for peers and for nobody else.",
-        (f"{GUIDE}: data_parallel_master_port", f"{GUIDE}: only the required ports are open"),
-        "high", "configuration", "every node", "Apply the network settings again.", ("vllm_network",)),
-    Control(
-        "SOC-01", "The instance listens only where the plan says",
-        "Without --host the API takes every interface, and internal sockets follow names and default routes.",
-        (f"{GUIDE}: host", f"{GUIDE}: data-parallel-address", f"{GUIDE}: VLLM_HOST_IP"),
-        "critical", "sockets", "every node of an instance", "Apply the service again; remove overrides of its unit.", ("vllm_serve",)),
-    Control(
-        "SOC-02", "No service outside the plan listens on an address of the network",
-        "A service nobody planned is one that nobody patches; the packet filter should not be all that protects it.",
-        (f"{GUIDE}: restrict network access to the nodes",),
-        "medium", "sockets", "every node", "Stop the service, bind it to loopback, or plan a flow for it with its reason.", ()),
-    Control(
-        "SOC-03", "The API of the instance listens on its planned address and port",
-        "A head that does not listen is broken, and one that listens elsewhere bypasses what was planned for it.",
-        (f"{GUIDE}: host", f"{GUIDE}: port"),
-        "high", "sockets", "the head of every instance", "Start the unit; its journal tells why it does not listen.", ("vllm_serve",)),
-    Control(
-        "SRV-01", "The instance's unit runs as deployed",
-        "A unit that was edited, masked or not reloaded does not run what was reviewed.",
-        (f"{GUIDE}: harden the deployment",),
-        "high", "configuration", "every node of an instance", "Apply the service again.", ("vllm_serve",)),
-    Control(
-        "SRV-02", "The processes of the instance run as its own user without privilege",
-        "Remote code in an engine must not own the host.",
-        (f"{GUIDE}: follow the principle of least privilege",),
-        "high", "process", "every node of an instance", "Apply the service again and restart it.", ("vllm_serve",)),
+    Control("NET-01", "Nothing is reachable that the plan does not name",
+            "Traffic between nodes is neither authenticated nor encrypted; whoever reaches an internal port owns the cluster.",
+            ("firewall-api-only", "firewall-internal", "firewall-public", "firewall-needed", "access-restriction", "isolated-network"),
+            "critical", "wire", NODE, REAPPLY_FIREWALL, FIREWALL, waivable=False),
+    Control("NET-02", "Everything the plan names is reachable",
+            "A cluster with a port too few hangs without an error, and people then switch the firewall off.",
+            ("firewall-needed",), "high", "wire", NODE, "Apply the firewall again; look for foreign drop rules and for filters between the hosts.", FIREWALL),
+    Control("NET-03", "The loaded packet filter lets through exactly the planned flows",
+            "What the kernel enforces is more than one table: foreign rules, their order and mistranslated rules decide as well.",
+            ("firewall-api-only", "firewall-internal", "firewall-public", "firewall-needed"),
+            "critical", "packet filter", NODE, "Apply the firewall again; remove the foreign rule that the trace names.", FIREWALL, waivable=False),
+    Control("NET-04", "The node has its planned addresses, and no other on the cluster's segments",
+            "Addresses select the segment a service is reachable on; an address too many is a way around the segmentation.",
+            ("dedicated-network", "segmentation"), "high", "configuration", NODE, "Correct the inventory or the interface's configuration.", NETWORK, waivable=False),
+    Control("NET-05", "The network settings of the plan are in force",
+            "The weak host model, redirects and source routing let a neighbour on one segment reach the addresses of another.",
+            ("segmentation",), "high", "configuration", NODE, REAPPLY_NETWORK, NETWORK),
+    Control("NET-06", "The ports that no flag pins are pinned by the kernel's port range",
+            "The engines' internal sockets take ephemeral ports; only a pinned range can be opened to peers and to nobody else.",
+            ("parallel-master-port", "firewall-needed", "mindspore"), "high", "configuration", NODE, REAPPLY_NETWORK, NETWORK),
+    Control("NET-07", "The node forwards nothing between its segments",
+            "A node that forwards joins the segments it is meant to keep apart.",
+            ("segmentation", "dedicated-network"), "critical", "configuration", "every node that is planned not to forward", REAPPLY_NETWORK, NETWORK, waivable=False),
+    Control("NET-08", "The network settings outlast a restart",
+            "What is only set in the running kernel is gone after the next start.",
+            ("own",), "medium", "configuration", NODE, REAPPLY_NETWORK, NETWORK),
+    Control("FW-01", "The collection's table is loaded, awake, and drops by default",
+            "Rules that are not loaded or asleep protect nothing; a chain that accepts by default opens what nobody thought of.",
+            ("firewall-api-only",), "critical", "packet filter", NODE, REAPPLY_FIREWALL, FIREWALL, waivable=False),
+    Control("FW-02", "The packet filter stands before the network does at the next start",
+            "Between the start of the network and that of the filter everything is open.",
+            ("own", "firewall-api-only"), "high", "configuration", NODE, REAPPLY_FIREWALL, FIREWALL),
+    Control("FW-03", "Only root can read or change the filter's files",
+            "Who can write the rules that are loaded at the next start owns the filter.",
+            ("least-privilege",), "high", "configuration", NODE, REAPPLY_FIREWALL, FIREWALL),
+    Control("FW-04", "The listing of the rules says what the kernel enforces",
+            "Older nft merges two comparisons into one and lists them unmerged; people then review rules that do not exist.",
+            ("own",), "medium", "packet filter", NODE, "Rewrite the rule named, or update nft and load it again.", ()),
+    Control("SOC-01", "The instance listens only where the plan says",
+            "Without --host the API takes every interface, and internal sockets follow names and default routes.",
+            ("service-host", "dp-address", "host-ip", "parallel-master-ip"), "critical", "sockets", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SOC-02", "No service outside the plan listens on an address of the network",
+            "A service nobody planned is one that nobody patches; the packet filter should not be all that protects it.",
+            ("access-restriction", "least-privilege"), "medium", "sockets", NODE, "Stop the service, bind it to loopback, or plan a flow for it with its reason.", ()),
+    Control("SOC-03", "The API of the instance listens on its planned address and port",
+            "A head that does not listen is broken, and one that listens elsewhere bypasses what was planned for it.",
+            ("service-host", "service-port"), "high", "sockets", HEAD, "Start the unit; its journal tells why it does not listen.", SERVE),
+    Control("PAR-01", "The API's address is set as planned", "The default is every interface.",
+            ("service-host", "no-defaults"), "critical", "configuration", HEAD, REAPPLY_SERVICE, SERVE),
+    Control("PAR-02", "The API's port is set as planned", "Everybody tries port 8000 first.",
+            ("service-port", "no-defaults"), "medium", "configuration", HEAD, REAPPLY_SERVICE, SERVE),
+    Control("PAR-03", "data-parallel-address is set as planned", "The sockets between head and engines bind to it; over Ray the default is that of the default route.",
+            ("dp-address", "parallel-master-ip", "no-defaults"), "high", "configuration", PARALLEL, REAPPLY_SERVICE, SERVE),
+    Control("PAR-04", "data-parallel-rpc-port is set as planned", "Any peer that says hello on it is told all other addresses.",
+            ("dp-rpc-port", "no-defaults"), "high", "configuration", PARALLEL, REAPPLY_SERVICE, SERVE),
+    Control("PAR-05", "VLLM_HOST_IP is set as planned", "Unset, vLLM asks the default route, and takes every interface where there is none.",
+            ("host-ip", "no-defaults"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("PAR-06", "VLLM_DP_MASTER_IP is set as planned", "The default is loopback, and whatever is exported by hand wins.",
+            ("dp-master-ip", "no-defaults"), "medium", "configuration", PARALLEL, REAPPLY_SERVICE, SERVE),
+    Control("PAR-07", "VLLM_DP_MASTER_PORT is set as planned", "The default 0 is taken literally, and the ports after it follow.",
+            ("dp-master-port", "no-defaults"), "medium", "configuration", PARALLEL, REAPPLY_SERVICE, SERVE),
+    Control("PAR-08", "The other arguments are the planned ones, and no more", "An argument added by hand can switch off what the others switch on.",
+            ("no-defaults",), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("PAR-09", "The other planned variables are set as planned", "Interface and offline variables keep traffic on its segment and the node off the internet.",
+            ("mindspore", "no-defaults", "guide"), "medium", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("PAR-10", "Nothing dangerous is switched on by a variable",
+            "Development mode, insecure serialisation, the profiler and adapters loaded at run time each hand the engine to whoever reaches it.",
+            ("guide",), "critical", "configuration", INSTANCE, "Remove the variable from the unit or its drop-in.", SERVE),
+    Control("PAR-11", "No secret stands in the unit", "Whoever can ask systemd about the unit, or list processes, reads it.",
+            ("authentication", "least-privilege"), "high", "configuration", INSTANCE, "Hand it over as a credential.", SERVE),
+    Control("SRV-01", "The instance's unit is loaded, enabled, active and reloaded", "A unit that was edited, masked or not reloaded does not run what was reviewed.",
+            ("own",), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-02", "The unit runs as its own user", "Instances that share a user share their secrets and each other's sockets; root shares everything.",
+            ("least-privilege",), "critical", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-03", "The processes of the instance run as its own user and cannot gain privileges", "Remote code in an engine must not own the host.",
+            ("least-privilege",), "critical", "process", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-04", "The processes of the instance have no capability", "A single capability can be enough to leave the sandbox.",
+            ("least-privilege",), "critical", "process", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-05", "The processes of the instance are under a system call filter", "Most ways from a process into the kernel go through calls that no engine needs.",
+            ("sandbox", "least-privilege"), "high", "process", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-06", "The running processes are the ones deployed", "A unit that was changed and not restarted still runs the old one.",
+            ("own",), "medium", "process", INSTANCE, "Restart the unit.", SERVE),
+    Control("SRV-07", "No engine runs outside its unit", "What was started by hand has no sandbox, no planned port and nobody who restarts it.",
+            ("own", "least-privilege"), "high", "process", NODE, "Stop the process; start the instance through its unit.", ()),
+    Control("SRV-08", "The unit sees a read-only system and private directories", "An engine needs to write its own state and nothing else.",
+            ("sandbox", "least-privilege"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-09", "The unit reaches its own devices and no other", "Raw memory, disks and other instances' NPUs are devices as well.",
+            ("sandbox", "least-privilege"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-10", "The unit cannot change the kernel, its modules, its clock or its control groups", "An engine has no business there.",
+            ("sandbox", "least-privilege"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-11", "The unit is declared without privileges, namespaces and unneeded address families", "What a unit may not have, code in it cannot take.",
+            ("sandbox", "least-privilege"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-12", "The unit declares a system call filter without privileged calls", "A filter that lets mount and module calls through is none.",
+            ("sandbox", "least-privilege"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-13", "The unit exchanges packets with its peers and clients only", "A second layer that holds where the packet filter was flushed; it stops forged requests and downloads.",
+            ("sandbox", "firewall-internal", "isolated-network"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
+    Control("SRV-14", "The unit's files are the deployed ones, and only root can change them", "A drop-in overrides everything that was reviewed.",
+            ("own", "least-privilege"), "high", "configuration", INSTANCE, "Remove the drop-in, or deploy it with vllm_serve_dropins; apply the service again.", SERVE),
+    Control("SRV-15", "What the unit declares is enforced by this host's systemd", "Older systemd accepts options that it does not enforce.",
+            ("own",), "low", "configuration", INSTANCE, "Update systemd, or rely on the packet filter for this.", ()),
+    Control("FIL-01", "Only root can change the model", "Whoever changes the model, or its code, runs code in every engine.",
+            ("least-privilege", "guide"), "high", "configuration", INSTANCE, "Give the model's directory to root and take write access from everybody else.", RUNTIME),
+    Control("FIL-02", "Only root can change the serving software", "Whoever changes a library runs code in every engine.",
+            ("least-privilege",), "critical", "configuration", INSTANCE, "Apply the runtime again.", RUNTIME),
+    Control("FIL-03", "Only root can read the credentials", "A key that other accounts can read is everybody's.",
+            ("authentication", "least-privilege"), "critical", "configuration", "every node with credentials", "Take access from everybody but root, and change the credential.", ()),
+    Control("ACC-01", "Root does not log in with a password", "The first account everybody tries.",
+            ("authentication",), "high", "configuration", NODE, "Set PermitRootLogin no, or prohibit-password.", ("vllm_access",)),
+    Control("ACC-02", "Logins take keys, not passwords", "Passwords are guessed and reused.",
+            ("authentication",), "high", "configuration", NODE, "Set PasswordAuthentication and KbdInteractiveAuthentication to no.", ("vllm_access",)),
+    Control("ACC-03", "Nobody logs in without a secret", "An empty password is none.",
+            ("authentication",), "critical", "configuration", NODE, "Set PermitEmptyPasswords and HostbasedAuthentication to no.", ("vllm_access",)),
+    Control("ACC-04", "The instance's account cannot log in", "It is for one service; nobody is behind it.",
+            ("least-privilege", "authentication"), "high", "configuration", INSTANCE, "Apply the runtime again.", RUNTIME),
+    Control("ACC-05", "The instance's account has no privileged group and no sudo rule", "Either makes every sandbox pointless.",
+            ("least-privilege",), "critical", "configuration", INSTANCE, "Remove the membership or the rule.", RUNTIME),
+    Control("HST-01", "The kernel randomises addresses", "Without it, memory errors in parsers of untrusted input are far easier to use.",
+            ("least-privilege",), "medium", "configuration", NODE, "Set kernel.randomize_va_space to 2.", ()),
 )
 
 BY_ID = {control.id: control for control in CONTROLS}

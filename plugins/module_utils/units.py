@@ -1,0 +1,138 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Systemd units of this host and the processes in and beside them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import unit_of
+
+UNIT_PROPERTIES = (
+    "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths", "NeedDaemonReload", "MainPID", "ControlGroup", "User",
+    "Group", "SupplementaryGroups", "DynamicUser", "ExecStart", "ExecStartPre", "ExecStartPost", "Environment", "EnvironmentFiles", "NoNewPrivileges",
+    "CapabilityBoundingSet", "AmbientCapabilities", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateMounts", "PrivateDevices", "PrivateUsers",
+    "DevicePolicy", "DeviceAllow", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectClock",
+    "ProtectHostname", "ProtectProc", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality",
+    "MemoryDenyWriteExecute", "RemoveIPC", "KeyringMode", "UMask", "SystemCallFilter", "SystemCallArchitectures", "IPAddressAllow", "IPAddressDeny",
+    "SocketBindAllow", "SocketBindDeny", "ReadWritePaths", "BindPaths", "Restart", "RootDirectory",
+)
+STATUS_FIELDS = {
+    "Uid": "uid", "Gid": "gid", "Groups": "groups", "CapInh": "inheritable", "CapPrm": "permitted", "CapEff": "effective", "CapBnd": "bounding",
+    "CapAmb": "ambient", "NoNewPrivs": "no_new_privileges", "Seccomp": "seccomp",
+}
+SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+# Titles and names under which vLLM, vLLM-MindSpore and Ray run (setproctitle in vLLM, the console scripts, Ray's daemons).
+ENGINE = re.compile(r"(^|/)(vllm|vllm-mindspore|raylet|gcs_server)( |$)|^VLLM::|^ray::")
+
+
+def parse_show(text):
+    """`systemctl show` of several units as {Id: {property: value}}; a property printed more than once is joined by newlines."""
+    units = {}
+    for block in text.split("\n\n"):
+        properties = {}
+        for line in block.splitlines():
+            name, separator, value = line.partition("=")
+            if separator:
+                properties[name] = f"{properties[name]}\n{value}" if name in properties else value
+        if "Id" in properties:
+            units[properties["Id"]] = properties
+    return units
+
+
+def mask_secrets(text):
+    """Words of an Environment= or command line, the values of secrets replaced."""
+    masked, hide = [], False
+    for word in text.split(" "):
+        name, separator, _value = word.partition("=")
+        secret = any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
+        if hide:
+            word, hide = "(hidden)", False
+        elif secret and separator:
+            word = f"{name}=(hidden)"
+        elif secret and name.startswith("--") and not name.endswith(("file", "path")):
+            hide = True
+        masked.append(word)
+    return " ".join(masked)
+
+
+def read_units(names, run):
+    """{unit: {properties, processes}}; a unit the host does not have has LoadState `not-found`. Raises OSError where systemd does not answer."""
+    if not names:
+        return {}
+    code, output, error = run(["systemctl", "show", "--no-pager", "--property", ",".join(UNIT_PROPERTIES), "--"] + list(names))
+    if code != 0:
+        raise OSError(code, error.strip() or "systemctl show failed")
+    units = {}
+    for name, properties in parse_show(output).items():
+        for key in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
+            properties[key] = mask_secrets(properties.get(key, ""))
+        units[name] = {"properties": properties, "processes": read_processes(properties.get("ControlGroup") or "")}
+    return units
+
+
+def read_processes(control_group):
+    """The processes of a control group and of the groups below it."""
+    if not control_group or control_group == "/":
+        return []
+    seen = set()
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
+        for folder, _folders, files in os.walk(root + control_group):
+            if "cgroup.procs" in files:
+                with open(os.path.join(folder, "cgroup.procs"), encoding="ascii") as listing:
+                    seen.update(int(line) for line in listing if line.strip())
+        if seen:
+            break
+    return [process for process in map(read_process, sorted(seen)) if process]
+
+
+def boot_time(proc="/proc"):
+    """The time of boot in seconds since the epoch, from which processes count their start."""
+    with open(f"{proc}/stat", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("btime "))
+
+
+def read_process(pid, proc="/proc"):
+    """The facts of one process, or None where it is gone.
+
+    `arguments` is None where the process has overwritten its command line with a title: what it was started with is unknown, not unset.
+    `started` is in seconds since the epoch.
+    """
+    try:
+        with open(f"{proc}/{pid}/status", encoding="utf-8", errors="backslashreplace") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        with open(f"{proc}/{pid}/cmdline", "rb") as file:
+            command_line = file.read(1 << 16)
+        with open(f"{proc}/{pid}/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    process = {"pid": pid, "command": status.get("Name", "")[:64], "started": boot_time(proc) + ticks / os.sysconf("SC_CLK_TCK")}
+    for field, name in STATUS_FIELDS.items():
+        process[name] = status.get(field, "").strip() or None
+    arguments = command_line.rstrip(b"\0").split(b"\0") if command_line.strip(b"\0") else []
+    titled = len(arguments) < 2 or command_line.endswith(b"\0\0") or b"::" in arguments[0]
+    process["arguments"] = None if titled else mask_secrets(" ".join(part.decode("utf-8", "backslashreplace")[:400] for part in arguments[:400]))
+    return process
+
+
+def read_strays(users, units, proc="/proc"):
+    """Processes of the users given, and engines of whatever user, that run outside the units given: [{pid, command, user id, unit}].
+
+    users: numeric ids.
+    """
+    strays = []
+    for pid in sorted((int(name) for name in os.listdir(proc) if name.isdigit())):
+        try:
+            owner = os.stat(f"{proc}/{pid}").st_uid
+            with open(f"{proc}/{pid}/cmdline", "rb") as file:
+                command_line = file.read(400).replace(b"\0", b" ").decode("utf-8", "backslashreplace").strip()
+            with open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="backslashreplace") as file:
+                unit = unit_of(file.read())
+        except OSError:
+            continue
+        words = command_line.split(" ")
+        engine = any(ENGINE.search(word + " ") for word in words[:2]) or bool(ENGINE.search(command_line))
+        if unit not in units and (owner in users or engine):
+            strays.append({"pid": pid, "command": mask_secrets(command_line)[:120], "uid": owner, "unit": unit})
+    return strays

@@ -1,0 +1,75 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What to ask a node for, as the plan has it. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+
+FIREWALL_UNIT = "vllm-hardening-firewall.service"
+FIREWALL_FILES = (
+    "/etc/vllm-hardening", "/etc/vllm-hardening/firewall.nft", f"/etc/systemd/system/{FIREWALL_UNIT}",
+    f"/etc/systemd/system/sysinit.target.wants/{FIREWALL_UNIT}")
+SYSCTL_FILE = "/etc/sysctl.d/90-vllm-hardening.conf"
+SOFTWARE = "/opt/vllm"
+CREDENTIALS = ("/etc/vllm-hardening/credentials", "/etc/vllm-hardening/credentials/*")
+HOST_SYSCTLS = {"kernel.randomize_va_space": "2"}
+
+
+def units_of(node):
+    """The units of a node's instances and of what serves them."""
+    units = [entry["unit"] for entry in node["instances"]]
+    units += [entry["ray"]["unit"] for entry in node["instances"] if entry.get("ray")]
+    if node.get("gateway"):
+        units.append(node["gateway"]["unit"])
+    return list(dict.fromkeys(units))
+
+
+def model_path(instance):
+    """The directory of an instance's model; None where the model is a name and not a path."""
+    model = instance.get("model")
+    return model if isinstance(model, str) and model.startswith("/") else None
+
+
+def without(networks, addresses):
+    """Networks without single addresses: the fewest networks that cover the rest."""
+    rest = [ipaddress.ip_network(network) for network in networks]
+    for address in map(ipaddress.ip_network, addresses):
+        parts = []
+        for network in rest:
+            if network.version == address.version and address.subnet_of(network):
+                parts.extend(network.address_exclude(address) if network != address else ())
+            else:
+                parts.append(network)
+        rest = parts
+    return [str(network) for network in rest]
+
+
+def filter_policy(plan, host):
+    """What the node's packet filter has to let through, and nothing else (firewall_policy.read_policy).
+
+    A packet with the node's own address as its source never comes over an interface; its addresses are therefore left out of the sources.
+    """
+    node = plan["nodes"][host]
+    own = [address for listed in node["addresses"].values() for address in listed]
+    flows = [{**flow, "sources": [source if source.startswith("@") else part for source in flow["sources"]
+                                  for part in ([source] if source.startswith("@") else without([source], own))]} for flow in node["flows"]]
+    return {
+        "version": 1, "sets": {name: without(members, own) for name, members in plan["clusters"][node["cluster"]]["sets"].items()},
+        "allow": flows, "forward": [] if node["sysctls"].get("net.ipv4.ip_forward") == "0" else None,
+    }
+
+
+def audit_request(plan, host):
+    """The arguments of the module ``audit`` for one node of the plan."""
+    node = plan["nodes"][host]
+    files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", *CREDENTIALS]
+    for instance in node["instances"]:
+        if model_path(instance):
+            files += [model_path(instance), f"{model_path(instance)}/*"]
+    return {
+        "units": [*units_of(node), FIREWALL_UNIT],
+        "users": sorted({entry["user"] for entry in node["instances"]}),
+        "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
+        "files": list(dict.fromkeys(files)),
+        "policy": filter_policy(plan, host),
+    }
