@@ -14,7 +14,9 @@ from pathlib import Path
 from .machine import run
 from .topology import CONTROLLER_NUMBER, INTERFACES, SEGMENTS, Block, Host, Refusal
 
-_BRIDGE_FILTERS = "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 > $f; done"
+# The switch only switches: no filter looks at what crosses a bridge, and the bridges get no link-local address.
+_SWITCH_ONLY = """for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$file" ] || echo 0 > "$file"; done
+for file in all default; do echo 1 > "/proc/sys/net/ipv6/conf/$file/disable_ipv6"; done"""
 
 
 def namespace(lab: str) -> str:
@@ -38,7 +40,7 @@ def bridges() -> str:
     lines = []
     for segment in SEGMENTS:
         lines.append(f"link add {segment} type bridge stp_state 0 mcast_snooping 0")
-        lines.append(f"link set {segment} addrgenmode none up")
+        lines.append(f"link set {segment} up")
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +62,7 @@ def plumbing(lab: str, block: Block, host: Host) -> dict[str, str]:
         mac = block.mac(segment, host.number)
         remove.append(f"link delete {port}")
         switch.append(f"link add {port} type veth peer name {device} address {mac} netns @PID@")
-        switch.append(f"link set {port} addrgenmode none master {segment} up")
+        switch.append(f"link set {port} master {segment} up")
         inner.append(f"address add {block.address(segment, host.number, 4)}/24 dev {device}")
         inner.append(f"address add {block.address(segment, host.number, 6)}/64 dev {device} nodad")
         inner.append(f"link set {device} up")
@@ -74,7 +76,7 @@ def up(lab: str, block: Block) -> bool:
     changed = False
     if not namespace_exists(lab):
         run("ip", "netns", "add", name)
-        run("nsenter", f"--net=/run/netns/{name}", "sh", "-c", _BRIDGE_FILTERS)
+        run("nsenter", f"--net=/run/netns/{name}", "sh", "-c", _SWITCH_ONLY)
         run("nsenter", f"--net=/run/netns/{name}", "ip", "-batch", "-", text_input=bridges())
         changed = True
     if not Path("/sys/class/net", port(lab)).exists():
