@@ -113,11 +113,11 @@ def is_loopback(address):
 
 
 def allowed_networks(instance, options):
-    """Who may exchange packets with the unit beside its own node: its peers, and the clients of an API that is not on loopback."""
+    """Who may exchange packets with the unit: its peers, and for an API that is not on loopback its clients and the node itself."""
     networks = list(options["sets"].get(f"peers_{instance['name']}") or [])
     api = instance.get("api")
     if api and not is_loopback(api["address"]):
-        networks += options["sets"].get("clients") or []
+        networks += [api["address"], *(options["sets"].get("clients") or [])]
     return collapse(networks)
 
 
@@ -180,7 +180,7 @@ def unit_content(instance, options):
         "LimitNOFILE=65536:524288",
         "LimitMEMLOCK=infinity",
         "LimitCORE=0",
-        f"TemporaryFileSystem=/dev/shm:size={options['shared_memory']},mode=1777".replace("%", "%%"),
+        f"TemporaryFileSystem=/dev/shm:size={options['shared_memory']},mode=1777",
         SANDBOX.rstrip("\n"),
         *(f"DeviceAllow={path} rw" for path in listed),
         # Device nodes belong to groups that a user namespace of the unit does not map.
@@ -206,8 +206,13 @@ def serving_units(instances, **given):
     units = []
     for instance in instances:
         unit = {
-            "name": instance["unit"], "content": unit_content(instance, options), "enabled": options["enabled"], "state": options["state"],
-            "restart_on": [*options["watched"], *sorted((instance.get("credentials") or {}).values())], "restart": bool(options["restart"]), "dropins": dict(options["dropins"].get(instance["name"]) or {}),
+            "name": instance["unit"],
+            "content": unit_content(instance, options),
+            "enabled": options["enabled"],
+            "state": options["state"],
+            "restart_on": [*options["watched"], *sorted((instance.get("credentials") or {}).values())],
+            "restart": bool(options["restart"]),
+            "dropins": dict(options["dropins"].get(instance["name"]) or {}),
         }
         api = instance.get("api")
         if api and options["state"] == "started":
