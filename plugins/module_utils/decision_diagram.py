@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import namedtuple
 
+_NOTHING = frozenset()
 TERMINAL = 1 << 60  # the rank of terminals: behind every field
 Rename = namedtuple("Rename", "rank")
 
@@ -41,6 +42,7 @@ class Diagrams:
     def __init__(self):
         self.fields = {}
         self.rank, self.bounds, self.children, self.value, self._open = [], [], [], [], []
+        self._writes = []  # the fields that undecided ends below a node rewrite
         self._nodes, self._terminals, self._sequences, self._mapped = {}, {}, {}, {}
         self.cont = self.terminal(("cont", ()))
 
@@ -57,15 +59,17 @@ class Diagrams:
         """The diagram that answers ``value`` (a tuple) for every packet."""
         number = self._terminals.get(value)
         if number is None:
-            number = self._terminals[value] = self._add(TERMINAL, None, None, value, value[0] == "cont")
+            writes = frozenset(rank for rank, _value in value[1]) if value[0] == "cont" else _NOTHING
+            number = self._terminals[value] = self._add(TERMINAL, None, None, value, value[0] == "cont", writes)
         return number
 
-    def _add(self, rank, bounds, children, value, is_open):
+    def _add(self, rank, bounds, children, value, is_open, writes):
         self.rank.append(rank)
         self.bounds.append(bounds)
         self.children.append(children)
         self.value.append(value)
         self._open.append(is_open)
+        self._writes.append(writes)
         return len(self.rank) - 1
 
     def node(self, rank, bounds, children):
@@ -88,7 +92,11 @@ class Diagrams:
         number = self._nodes.get(key)
         if number is None:
             is_open = any(self._open[child] for child in merged_children)
-            number = self._nodes[key] = self._add(rank, key[1], key[2], None, is_open)
+            writes = _NOTHING
+            for child in merged_children:
+                if self._writes[child] and not self._writes[child] <= writes:
+                    writes = writes | self._writes[child]
+            number = self._nodes[key] = self._add(rank, key[1], key[2], None, is_open, writes)
         return number
 
     def select(self, rank, intervals, inside, outside):
@@ -130,6 +138,8 @@ class Diagrams:
         rank_a, rank_b = self.rank[first], self.rank[second]
         if rank_a == TERMINAL:
             result = self.assign(second, self.value[first][1])
+        elif rank_b <= rank_a and rank_b in self._writes[first]:
+            result = self._rewritten(first, second)
         elif rank_a < rank_b:
             seq = self.seq
             result = self.node(rank_a, self.bounds[first], [seq(child, second) for child in self.children[first]])
@@ -140,6 +150,19 @@ class Diagrams:
             result = self._merge(first, second)
         self._sequences[key] = result
         return result
+
+    def _rewritten(self, first, second):
+        """seq() where ``second`` asks a field that ``first`` rewrites before it has asked its own fields."""
+        choices, numbers = [], {}
+
+        def pick(value):
+            if value not in numbers:
+                numbers[value] = len(choices)
+                choices.append(self.assign(second, value[1]) if value[0] == "cont" else self.terminal(value))
+            return self.terminal(("pick", numbers[value]))
+
+        selector = self.map_terminals(first, ("rewritten", first, second), pick)
+        return self.apply(selector, tuple(choices))
 
     def _merge(self, first, second):
         """seq() of two nodes that ask the same field."""

@@ -229,8 +229,8 @@ class Space:
         """The cells of a view, or of ``size`` bytes of it from byte ``first``."""
         return [(view, k, 0xFF, 0) for k in range(first, first + (view.size if size is None else size))]
 
-    def network_cells(self, offset, size):
-        """The cells of the network header."""
+    def network_cells(self, offset, size, hops=False):
+        """The cells of the network header. ``hops`` is true where a forwarded packet's time to live has been lowered."""
         address = self.bits // 8
         source, destination = (12, 16) if self.family == "ip" else (8, 24)
         result = []
@@ -243,9 +243,25 @@ class Space:
                 result.append((self.views["protocol"], 0, 0xFF, 0))
             elif self.family == "ip6" and at == 6:
                 result.append((self._next_header(), 0, 0xFF, 0))
+            elif hops and at == (8 if self.family == "ip" else 7):
+                result.append((self._lowered_hops(at), 0, 0xFF, 0))
             else:
                 result.append((self.packet_view(f"{self.family} header byte {at}", 1), 0, 0xFF, 0))
         return result
+
+    def _lowered_hops(self, at):
+        """The time to live behind the routing decision: one less, but for packets that this host sends itself."""
+        case = self._cases.get("hops")
+        if case is None:
+            whole = self.packet_view(f"{self.family} header byte {at}", 1)
+            lowered = View(whole.rank, 1, "table", [bytes([(value - 1) % 256]) for value in range(256)])
+            pick = [self.diagrams.terminal(("pick", i)) for i in range(2)]
+            last = len(self.interfaces) - 1
+            selector = self.diagrams.select(IIF, [(0, 0)], pick[0], pick[1])
+            intervals = [[(0, 0)], [(1, last)]]
+            cells = [[(whole, 0, 0xFF, 0)], [(lowered, 0, 0xFF, 0)]]
+            case = self._cases["hops"] = Case(selector, cells, IIF, intervals)
+        return case
 
     def _next_header(self):
         """IPv6's next header is the transport protocol only where no extension header stands between."""

@@ -366,7 +366,7 @@ class Rules:
         if "sreg" in expression:
             return self._rewrite(expression, state, _rest)
         if base == 1:
-            cells = self.space.network_cells(offset, length)
+            cells = self.space.network_cells(offset, length, self._where[3] in (FORWARD, POSTROUTING))
         elif base == 2:
             cells = self.space.transport_cells(offset, length)
         elif base == 0:
