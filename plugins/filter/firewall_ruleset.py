@@ -21,4 +21,3 @@ class FilterModule:
 
     def filters(self):
         return {"firewall_ruleset": firewall_ruleset}
-

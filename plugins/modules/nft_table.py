@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - Makes the nftables table C(inet vllm_hardening) what O(content) says. No other table is read for change or touched.
   - The candidate is first loaded in a private network namespace on the node, which proves that this kernel and this C(nft) accept it,
-    and is compared there with the loaded rules as the kernel holds them. RV(changed) is true only where they differ, or where the files
+    and is compared there with the loaded rules as the kernel holds them. C(changed) is true only where they differ, or where the files
     that load them at boot do.
   - A change is one transaction; where only set elements differ, only they are sent. Before it is made, a transient systemd timer is armed
     that puts the previous rules back. The action plugin then opens a new connection to the node and confirms the change over it.
@@ -164,7 +164,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import NftError, Table, fingerprint, in_private_network
 
-FAMILY, NAME = "inet", "vllm_hardening"
+FAMILY = "inet"
+NAME = "vllm_hardening"
 TABLE = f"{FAMILY} {NAME}"
 RULES = "/etc/vllm-hardening/firewall.nft"
 UNIT = "/etc/systemd/system/vllm-hardening-firewall.service"

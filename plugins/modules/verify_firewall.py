@@ -56,7 +56,7 @@ requirements:
 notes:
   - Source addresses and ports are the sender's choice; the policy's C(sources) are believed as far as the filter and the routes check them.
 author:
-  - vllm_mindspore.hardening contributors
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -94,32 +94,32 @@ flows:
   elements: dict
   returned: always
   contains:
-    name: {description: The flow's name., type: str}
-    part: {description: The part of the policy it is from., type: str}
-    status: {description: V(ok), V(broken) or V(unknown)., type: str}
-    reason: {description: Why it is not V(ok)., type: str}
-    phase: {description: Which packet fails; V(opening), V(established) or V(answer)., type: str}
-    packet: {description: An example packet., type: dict}
-    box: {description: The packets that fare alike; fields that do not matter are left out., type: dict}
-    trace: {description: The way of the packet through the rules., type: list, elements: dict}
-    outcome: {description: What becomes of it., type: str}
-    depends_on: {description: What decides where the status is V(unknown)., type: list, elements: str}
-    family: {description: V(ip) or V(ip6)., type: str}
+    name: {description: "The flow's name.", type: str}
+    part: {description: "The part of the policy it is from.", type: str}
+    status: {description: "V(ok), V(broken) or V(unknown).", type: str}
+    reason: {description: "Why it is not V(ok).", type: str}
+    phase: {description: "Which packet fails; V(opening), V(established) or V(answer).", type: str}
+    packet: {description: "An example packet.", type: dict}
+    box: {description: "The packets that fare alike; fields that do not matter are left out.", type: dict}
+    trace: {description: "The way of the packet through the rules.", type: list, elements: dict}
+    outcome: {description: "What becomes of it.", type: str}
+    depends_on: {description: "What decides where the status is V(unknown).", type: list, elements: str}
+    family: {description: "V(ip) or V(ip6).", type: str}
 leaks:
   description: One entry for each rule or policy that lets pass what should not.
   type: list
   elements: dict
   returned: always
   contains:
-    part: {description: V(input)\, V(forward) or V(output)., type: str}
-    status: {description: V(leak) or V(unknown)., type: str}
-    rule: {description: The rule or policy that lets it pass., type: dict}
-    packet: {description: An example packet., type: dict}
-    box: {description: The packets that fare alike., type: dict}
-    trace: {description: The way of the packet through the rules., type: list, elements: dict}
-    depends_on: {description: What decides where the status is V(unknown)., type: list, elements: str}
-    boxes: {description: How many such ranges of packets were found., type: int}
-    family: {description: V(ip) or V(ip6)., type: str}
+    part: {description: "V(input), V(forward) or V(output).", type: str}
+    status: {description: "V(leak) or V(unknown).", type: str}
+    rule: {description: "The rule or policy that lets it pass.", type: dict}
+    packet: {description: "An example packet.", type: dict}
+    box: {description: "The packets that fare alike.", type: dict}
+    trace: {description: "The way of the packet through the rules.", type: list, elements: dict}
+    depends_on: {description: "What decides where the status is V(unknown).", type: list, elements: str}
+    boxes: {description: "How many such ranges of packets were found.", type: int}
+    family: {description: "V(ip) or V(ip6).", type: str}
 unknown:
   description: What could not be read or is not modelled.
   type: list

@@ -7,12 +7,12 @@ from ansible_collections.vllm_mindspore.hardening.plugins.modules import nft_tab
 
 USERS = {"vllm-chat": 996, "root": 0}
 TEXT = """table inet vllm_hardening {
-	chain output {
-		meta skuid "vllm-chat" jump egress_vllm-chat comment "vllm-chat"
-		meta skuid "vllm-code" jump egress_vllm-code comment "vllm-code"
-	}
+    chain output {
+        meta skuid "vllm-chat" jump egress_vllm-chat comment "vllm-chat"
+        meta skuid "vllm-code" jump egress_vllm-code comment "vllm-code"
+    }
 }
-"""
+""".replace("    ", "\t")
 
 
 def test_known_users_become_numbers_and_unknown_ones_are_left_out():
