@@ -38,6 +38,8 @@ class ActionModule(ActionBase):
             "peers": {"type": "int", "default": 8},
             "directory": {"type": "path"},
             "formats": {"type": "list", "elements": "str", "choices": sorted(FORMATS), "default": ["json", "html"]},
+            "enforce": {"type": "bool", "default": True},
+            "before": {"type": "list", "elements": "dict"},
         })
         plan = plan_of(arguments["plan"])
         seen, reasons = observations(task_vars["hostvars"], plan["nodes"])
@@ -50,14 +52,27 @@ class ActionModule(ActionBase):
         if arguments["directory"]:
             paths = write_reports(arguments["directory"], arguments["formats"], document)
         display = Display()
-        for line in terminal_summary(document, paths):
+        for line in terminal_summary(document, paths) + changes(arguments["before"], document["findings"]):
             display.display(line)
         result.update(changed=False, verdict=document["verdict"], exit_status=document["exit_status"], counts=document["counts"],
-                      wire=document["wire"]["counts"], coverage=document["coverage"], reports=paths, msg=verdict_sentence(document))
-        if document["exit_status"]:
+                      wire=document["wire"]["counts"], coverage=document["coverage"], reports=paths, msg=verdict_sentence(document),
+                      findings=[finding for finding in document["findings"] if finding["status"] in ("fail", "unknown")])
+        if document["exit_status"] and arguments["enforce"]:
             result["failed"] = True
             result["msg"] += "".join(f" {finding['control']} {finding['host']}: {finding['observed']}." for finding in worst(document["findings"]))
         return result
+
+
+def changes(before, after):
+    """Lines that say what became of the findings of an earlier judgement of the same run; none without one."""
+    if before is None:
+        return []
+    open_now = {(finding["control"], finding["host"]) for finding in after if finding["status"] in ("fail", "unknown")}
+    lines = ["", f"DRIFT  {len(before)} deviations were found before"]
+    for finding in before:
+        state = "left" if (finding["control"], finding["host"]) in open_now else "corrected"
+        lines.append(f"  {state:<9} {finding['host']}  {finding['control']}  was: {finding['observed']}")
+    return lines
 
 
 def write_reports(directory, formats, document):

@@ -37,6 +37,14 @@ options:
     elements: str
     choices: [html, json]
     default: [json, html]
+  enforce:
+    description: Whether the task fails unless the run is compliant.
+    type: bool
+    default: true
+  before:
+    description: RV(findings) of an earlier judgement in the same run; what became of each is printed.
+    type: list
+    elements: dict
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
@@ -72,6 +80,11 @@ exit_status:
   returned: always
   type: int
   sample: 0
+findings:
+  description: The findings that failed or are unknown.
+  returned: always
+  type: list
+  elements: dict
 counts:
   description: Numbers of controls on hosts by status.
   returned: always
