@@ -22,6 +22,7 @@ except ImportError:
     jmespath = None
 
 PREFIX = "vllm_cluster_"
+EXTRA_FLOWS = "vllm_firewall_extra_flows"
 
 
 class ActionModule(ActionBase):
@@ -53,7 +54,7 @@ class ActionModule(ActionBase):
 
 
 def _variables(task_vars, group):
-    """Each node's own ``vllm_cluster_*`` variables, templated, as plain data.
+    """Each node's own ``vllm_cluster_*`` variables and extra flows, templated, as plain data.
 
     What a group says is one object for all its hosts; it is converted once, so that the time grows with what is written and not
     with hosts times instances. Only a value with a template is rendered for every host.
@@ -65,7 +66,7 @@ def _variables(task_vars, group):
         variables = hosts[str(host)] = {}
         rendered = None
         for name in raw:
-            if not name.startswith(PREFIX) or name == "vllm_cluster_plan":
+            if not (name.startswith(PREFIX) or name == EXTRA_FLOWS) or name == "vllm_cluster_plan":
                 continue
             known = shared.get(name)
             if known is None or known[0] is not raw[name]:

@@ -225,7 +225,22 @@ def _flows(cluster, node, addresses, members):
                 "metrics and health",
             )
         )
-    return flows
+    return flows + [_extra_flow(flow) for flow in node.extra_flows]
+
+
+def _extra_flow(flow):
+    """A flow of the site's own (``vllm_firewall_extra_flows``) in the shape of all others."""
+    destinations = flow.get("destinations") or []
+    return {
+        "name": flow["name"],
+        "sources": [str(source) for source in flow["sources"]],
+        "destinations": [str(address) for address in destinations],
+        "interface": flow.get("interface"),
+        "segment": flow.get("segment"),
+        "protocol": flow["protocol"],
+        "ports": [str(port) for port in flow["ports"]],
+        "reason": flow["reason"],
+    }
 
 
 def _unit(instance):

@@ -221,7 +221,50 @@ def _read_node(reader, host, variables, networks):
                 f"{host}: vllm_cluster_interfaces.{segment}", interface, "is no interface name", "Write such as eth2"
             )
     npus = reader.integer(f"{host}: vllm_cluster_npus", variables.get("vllm_cluster_npus", 8), 0, "number of NPUs")
-    return Node(host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0)
+    extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
+    return Node(host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra)
+
+
+FLOW_KEYS = ("name", "sources", "destinations", "interface", "segment", "protocol", "ports", "reason")
+
+
+def _read_extra_flows(reader, path, value):
+    """What else the site lets in, so that the audit knows it as planned; each with a reason."""
+    flows = []
+    if value is not None and not isinstance(value, list):
+        reader.problem(path, value, "is no list", "Write a list of flows")
+        return flows
+    for index, raw in enumerate(value or []):
+        where = f"{path}[{index}]"
+        if not isinstance(raw, dict):
+            reader.problem(where, raw, "is no mapping", "Write {name: ..., sources: [...], protocol: tcp, ports: [...], reason: ...}")
+            continue
+        reader.known_keys(f"{where}.", raw, FLOW_KEYS, "key of a flow")
+        for key in ("name", "reason"):
+            if not isinstance(raw.get(key), str) or not raw[key].strip():
+                reader.problem(f"{where}.{key}", raw.get(key), "is missing", "Write what the flow is for")
+        if raw.get("protocol") not in ("tcp", "udp"):
+            reader.problem(f"{where}.protocol", raw.get("protocol"), "is not known", "Write tcp or udp")
+        sources = raw.get("sources") if isinstance(raw.get("sources"), list) else []
+        if not sources:
+            reader.problem(f"{where}.sources", raw.get("sources"), "names nobody", "Write a list of networks or named sets")
+        reader.networks(f"{where}.sources", [source for source in sources if not str(source).startswith("@")], False, "10.77.0.9/32")
+        destinations = raw.get("destinations") or []
+        if not isinstance(destinations, list):
+            reader.problem(f"{where}.destinations", destinations, "is no list", "Write a list of the node's addresses")
+            destinations = []
+        for destination in destinations:
+            reader.address(f"{where}.destinations", destination, "10.77.0.11")
+        ports = raw.get("ports") if isinstance(raw.get("ports"), list) else []
+        if not ports:
+            reader.problem(f"{where}.ports", raw.get("ports"), "names no port", "Write a list of ports or ranges")
+        for port in ports:
+            try:
+                parse_ports(port)
+            except ValueError:
+                reader.problem(f"{where}.ports", port, "is no port or range", "Write such as 9100 or 28000-28999")
+        flows.append(raw)
+    return flows
 
 
 def _addresses_present(reader, nodes, instances, networks):

@@ -35,6 +35,7 @@ class Node:
     addresses: dict
     interfaces: dict
     npus: int
+    extra_flows: list = field(default_factory=list)
 
 
 @dataclass

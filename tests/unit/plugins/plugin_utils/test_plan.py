@@ -179,6 +179,19 @@ def test_an_ipv6_cluster_is_planned_like_an_ipv4_one():
     assert plan["nodes"]["npu02"]["instances"][0]["environment"]["VLLM_HOST_IP"] == "fd00:77:2::12"
 
 
+EXPORTER = {"name": "node-exporter", "sources": ["10.77.0.9"], "protocol": "tcp", "ports": [9100], "reason": "monitoring of the site"}
+
+
+def test_what_the_site_lets_in_beyond_the_plan_is_planned_too():
+    flow = build_plan(inventory(vllm_firewall_extra_flows=[EXPORTER]))["nodes"]["npu02"]["flows"][-1]
+    assert (flow["name"], flow["ports"], flow["destinations"], flow["interface"]) == ("node-exporter", ["9100"], [], None)
+
+
+@pytest.mark.parametrize("change", [{"reason": ""}, {"ports": ["x"]}, {"sources": []}, {"source": 1}, {"protocol": "sctp"}, {"destinations": "a"}])
+def test_a_bad_extra_flow_is_refused(change):
+    assert f"vllm_firewall_extra_flows[0].{next(iter(change))}" in refusal(inventory(vllm_firewall_extra_flows=[{**EXPORTER, **change}]))
+
+
 def test_clusters_live_side_by_side():
     hosts = inventory()
     hosts["npu03"] = {
