@@ -23,6 +23,7 @@ DEFAULTS = {
     "state": "started",
 }
 
+TETHER = "/usr/local/lib/vllm-hardening/tether.py"
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
 
 # The sandbox of every instance. Kept open, with the reason: MemoryDenyWriteExecute (torch, numba, oneDNN and CANN compile at run time),
@@ -136,9 +137,29 @@ def bind_rules(instance, options):
     return lines + [f"SocketBindAllow=tcp:{ports.format_ports(bounds)}" for bounds in merged]
 
 
+def tethered(instance, options):
+    """Addresses of the members whose end must end this one: of the head every other member, of the others the head.
+
+    A data-parallel engine meets its head only while both start (vLLM closes the handshake socket then).
+    """
+    arguments = list(instance["arguments"])
+    if "--data-parallel-address" not in arguments:
+        return []
+    head = arguments[arguments.index("--data-parallel-address") + 1]
+    if is_loopback(head):
+        return []
+    if not instance.get("head"):
+        return [head]
+    return [address for address in options["sets"].get(f"peers_{instance['name']}") or [] if address != head]
+
+
 def command(instance, options):
     """The words of ExecStart. Secrets come from credentials: a shell puts them into the environment and is replaced by the program."""
-    words = [f"{options['executable_directory']}/{EXECUTABLES[instance['engine']]}", *instance["arguments"]]
+    folder = options["executable_directory"]
+    words = [f"{folder}/{EXECUTABLES[instance['engine']]}", *instance["arguments"]]
+    members = tethered(instance, options)
+    if members:
+        words = [f"{folder}/python", "-I", TETHER, ",".join(members), "--", *words]
     secrets = sorted(instance.get("credentials") or {})
     if secrets:
         reads = " && ".join(f'{name}="$(cat "$CREDENTIALS_DIRECTORY/{name}")" && export {name}' for name in secrets)
