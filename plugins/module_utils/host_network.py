@@ -201,10 +201,7 @@ class Host:
         """The sources whose answers leave by this interface, as intervals; None where rules decide about routes."""
         if self.data["policy_routing"][family]:
             return None
-        lookup = self._table(family, (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE), None)
-        if family == "ip6":
-            own = self._table(family, (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE), index)
-            lookup = _clip_link_local([one for one in lookup if not _link_local(one)] + [one for one in own if _link_local(one)])
+        lookup = self._routes_from(family, index)
         return union((low, high) for low, high, kind, interfaces in lookup if index in interfaces and kind == UNICAST)
 
     # -- routes --------------------------------------------------------------------------------------------------------
@@ -223,6 +220,19 @@ class Host:
                         result = _overlay(result, (low, high, kind, interfaces))
             self._lookups[key] = result
         return self._lookups[key]
+
+    def _routes_from(self, family, index):
+        """Longest-prefix lookup over all tables, as asked for a packet that came in by an interface.
+
+        IPv6 looks for link-local addresses among the routes over that interface only.
+        """
+        tables = (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE)
+        lookup = self._table(family, tables, None)
+        if family == "ip6":
+            first, last = 0xFE80 << 112, (0xFEC0 << 112) - 1
+            lookup = _cut(lookup, 0, first - 1) + _cut(self._table(family, tables, index), first, last)
+            lookup += _cut(self._table(family, tables, None), last + 1, (1 << 128) - 1)
+        return lookup
 
     def _one_table(self, family, table, only):
         best = {}
@@ -321,7 +331,6 @@ class Host:
     def _reverse(self, space, rank, hook, present_only):
         """Whether the route to the address leaves by the interface that the packet came in by."""
         family = space.family
-        tables = (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE)
         everything = (1 << space.bits) - 1
         found = [1] if present_only else space.cells(space.views["iif"])
 
@@ -330,11 +339,7 @@ class Host:
             if hook == _PREROUTING and index in self._loopback:
                 return rank, [(0, everything, 1)], 1
             pieces = []
-            lookup = self._table(family, tables, None)
-            if family == "ip6":
-                local = [one for one in self._table(family, tables, index) if _link_local(one)]
-                lookup = [one for one in lookup if not _link_local(one)] + local
-                lookup = _clip_link_local(lookup)
+            lookup = self._routes_from(family, index)
             for low, high, kind, interfaces in sorted(lookup, key=lambda one: one[0]):
                 good = index in interfaces and kind in (UNICAST, BROADCAST, MULTICAST)
                 if family == "ip6":
@@ -378,19 +383,11 @@ class Host:
         return diagrams.box({PROTOCOL: [(58, 58)], SADDR: [(0, 0)], DADDR: scoped}, yes, no)
 
 
-def _link_local(piece):
-    return piece[0] <= (0xFEC0 << 112) - 1 and piece[1] >= 0xFE80 << 112
-
-
-def _clip_link_local(lookup):
-    """Pieces of two lookups, one of them for link-local addresses, made disjoint."""
-    first, last = 0xFE80 << 112, (0xFEC0 << 112) - 1
-    result = []
-    for low, high, kind, interfaces in lookup:
-        if _link_local((low, high)):
-            low, high = max(low, first), min(high, last)
-        result = _overlay(result, (low, high, kind, interfaces))
-    return result
+def _cut(pieces, low, high):
+    """The parts of pieces that lie within an interval."""
+    return [
+        (max(one[0], low), min(one[1], high)) + one[2:] for one in pieces if one[0] <= high and one[1] >= low
+    ]
 
 
 def _overlay(pieces, piece):

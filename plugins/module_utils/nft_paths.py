@@ -21,7 +21,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     RELATED,
     REROUTED,
     STATE,
-    UNTRACKED,
     Space,
 )
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import (
@@ -346,6 +345,7 @@ class _Walker:
 
     def __init__(self, owner, values):
         self.owner, self.values, self.steps = owner, dict(values), []
+        self.notrack = False  # a rule took the packet out of connection tracking
         self.diagrams = owner.diagrams
 
     def current(self):
@@ -392,12 +392,15 @@ class _Walker:
             return None
         early = hook == INGRESS or (hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK)
         on_loopback = any(low <= self.get(IIF) <= high for low, high in self.owner._loopbacks())
+        tracked = early and not on_loopback and not self.notrack
         state = self.get(STATE)
-        if early and not on_loopback and state != UNTRACKED:
+        if tracked:
             self.values[STATE] = INVALID
         outcome = self.base_chain(hook, table, chain)
-        if early and not on_loopback and self.values[STATE] != UNTRACKED:
+        if tracked and self.values[STATE] == INVALID:
             self.values[STATE] = state
+        elif tracked:
+            self.notrack = True
         return outcome
 
     def base_chain(self, hook, table, chain):

@@ -28,7 +28,7 @@ def interpret(ruleset, packet, addresses, networks):
 
     ``addresses`` are the host's own, ``networks`` ``[(network, interface)]`` its routes: where a translated destination goes.
     """
-    packet = dict(packet, mark=0, translated=False)
+    packet = dict(packet, mark=0, notrack=False)
     seen_state = packet["state"]
     if packet["path"] == "output":
         hooks = ["output", "postrouting"]
@@ -73,7 +73,7 @@ def _hook(ruleset, packet, hook, seen_state):
         if chain["type"] == "nat":
             if translated or packet["state"] != "new":
                 continue
-        if packet["state"] != "untracked":
+        if not packet["notrack"]:
             packet["state"] = "invalid" if early else seen_state
         try:
             _chain(table, chain, packet, hook)
@@ -84,7 +84,7 @@ def _hook(ruleset, packet, hook, seen_state):
             translated = True
             _translate(packet, verdict, hook)
             verdict = ("accept",)
-        if packet["state"] != "untracked":
+        if not packet["notrack"]:
             packet["state"] = seen_state
         del key
         if verdict[0] != "accept":
@@ -164,7 +164,7 @@ def _rule(table, rule, packet):
             packet["mark"] = marks[found]
         elif kind == "notrack":
             if packet["state"] == "invalid":
-                packet["state"] = "untracked"
+                packet["state"], packet["notrack"] = "untracked", True
         elif kind in ("counter", "log"):
             continue
         elif kind == "dnat" and (":" in statement[1]) != (packet["family"] == "ip6"):
@@ -213,6 +213,10 @@ def _value(packet, field):
         return packet["ttl"]
     if field == "ip dscp":
         return packet["dscp"]
+    if field == "fib daddr . iif type":
+        return "local" if packet["own"].get(packet["iif"]) == packet["destination"] else "unicast"
+    if field == "fib saddr . iif oif":
+        return "exists" if packet["route_back"] == packet["iif"] else "missing"
     raise ValueError(field)
 
 

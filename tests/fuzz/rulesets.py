@@ -259,8 +259,10 @@ class Generator:
             fields += ["ip6 saddr", "ip6 saddr", "ip6 daddr", "icmpv6 type", "ip6 nexthdr", "ip6 hoplimit"]
         if family == "inet":
             fields.append("meta nfproto")
+        if hook in ("prerouting", "input", "forward"):
+            fields += ["fib daddr . iif type", "fib saddr . iif oif"]
         field = random.choice(fields)
-        negated = random.random() < 0.2
+        negated = random.random() < 0.2 and field != "fib saddr . iif oif"
         return ("match", field, negated, self.values(field, negated))
 
     def values(self, field, negated=False):
@@ -268,6 +270,10 @@ class Generator:
         random = self.random
         if field == "ct state":
             return random.sample(STATES, random.choice((1, 1, 2, 3)))
+        if field == "fib daddr . iif type":
+            return random.choice((["local"], ["local", "broadcast", "multicast"], ["broadcast"]))
+        if field == "fib saddr . iif oif":
+            return [random.choice(("missing", "exists"))]
         if field == "meta l4proto":
             return random.sample((6, 17, 1, 58, 99), random.choice((1, 1, 2)))
         if field == "ip protocol":
@@ -374,6 +380,42 @@ class Generator:
                 for at, statement in enumerate(rule):
                     if statement[0] in ("jump", "goto") and statement[1] not in names:
                         rule[at] = ("accept",)
+                _drop_contradictions(table, rule)
+
+
+def _drop_contradictions(table, rule):
+    """Leave out statements that ask for another protocol than those before them: nft refuses to load such a rule."""
+    version, transport, named = None, None, False
+    at = 0
+    while at < len(rule):
+        statement = rule[at]
+        words = [field.split()[0] for field, _negated in _fields_of([statement])]
+        if statement[0] == "mark map":
+            words = [statement[1].split()[0]]
+        if statement[0] == "reject":
+            words = [{"icmp": "icmp", "icmpv6": "icmpv6", "tcp": "tcp"}.get(statement[1].split()[0], "")]
+            if words[0] in ("icmp", "icmpv6"):
+                words = ["ip" if words[0] == "icmp" else "ip6"]
+        if statement[0] == "dnat":
+            words = ["ip6" if ":" in statement[1] else "ip"]
+        versions = {{"ip": "ip", "icmp": "ip", "ip6": "ip6", "icmpv6": "ip6"}.get(word) for word in words} - {None}
+        transports = {word for word in words if word in ("tcp", "udp", "icmp", "icmpv6")}
+        names = statement[0] in ("match", "in", "vmap") and bool(
+            {field for field, _negated in _fields_of([statement])} & {"meta l4proto", "ip protocol", "ip6 nexthdr"}
+        )
+        family = any(field == "meta nfproto" for field, _negated in _fields_of([statement]))
+        wrong = bool(versions - {version} and version) or bool(transports - {transport} and transport)
+        wrong = wrong or len(versions) > 1 or (names and (transport or named)) or (bool(transports) and named)
+        wrong = wrong or (family and version) or (bool(versions) and version == "named")
+        if wrong:
+            del rule[at]
+            continue
+        version = next(iter(versions), version)
+        if family:
+            version = "named"
+        transport = next(iter(transports), transport)
+        named = named or names
+        at += 1
 
 
 def _span(value):
