@@ -179,13 +179,16 @@ class _Judge:
         raw = self.filter.sent() if where == "output" else self.filter.received(assume_local=where == "input")
         decided = self.decided(raw, where)
         for flow in self.policy[part]:
-            result["flows"].append(self.flow(flow, part, where, decided, raw))
+            result["flows"].append(self.flow(flow, part, where, raw))
         self.leaks(result, part, where, decided, raw)
 
     # -- outcomes ------------------------------------------------------------------------------------------------------
 
-    def decided(self, diagram, where):
-        """("pass",), ("refuse",) or ("mixed", names of what decides), for packets alone."""
+    def decided(self, diagram, where, direction=None):
+        """("pass",), ("refuse",) or ("mixed", names of what decides), for packets alone.
+
+        ``direction`` is 0 for packets that go the way a connection was opened, 1 for answers, None where either may be.
+        """
         def simple(value):
             return self.diagrams.terminal(("pass",) if value == ("accept", where) else ("refuse",))
 
@@ -197,6 +200,13 @@ class _Judge:
             return ("mixed", frozenset(sorted(names)[:_MOST_NAMES]))
 
         simplified = self.diagrams.map_terminals(diagram, ("decided", where), simple)
+        if direction is not None:
+            rank = self.space.free_view("ct direction", 1).rank
+            region = self.diagrams.seq(self.diagrams.box({rank: [(direction, direction)]}, self.inside, self.space.cont), self.outside)
+            fixed = self.diagrams.combine(simplified, region, "within", lambda value, _inside: value, absorb=("outside",))
+            simplified = self.diagrams.quantify(
+                fixed, lambda first, second, _name: first if second == ("outside",) else second, "one direction", (rank,)
+            )
         return self.diagrams.quantify(simplified, merge, "free")
 
     # -- regions -------------------------------------------------------------------------------------------------------
@@ -281,7 +291,7 @@ class _Judge:
 
     # -- flows ---------------------------------------------------------------------------------------------------------
 
-    def flow(self, flow, part, where, decided, raw):
+    def flow(self, flow, part, where, raw):
         """Whether a flow works: its opening packet, its later packets, and the answers."""
         entry = {
             "name": flow["name"], "part": part, "status": "ok", "reason": None, "family": self.family, "phase": None,
@@ -302,13 +312,14 @@ class _Judge:
             entry.update(status="broken", reason=missing)
             return entry
         path = "sent" if where == "output" else "received"
+        decided = self.decided(raw, where, 0)
         phases = [("opening", path, required, NEW, _SYN, decided, raw), ("established", path, required, ESTABLISHED, _ACKS, decided, raw)]
         if where == "input":
             back = self.filter.sent()
-            phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output"), back))
+            phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output", 1), back))
         elif where == "output":
             back = self.filter.received(assume_local=True)
-            phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
+            phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input", 1), back))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
             found = self.phase(boxes, state, flags, verdicts, flow)
             if found is None or (entry["status"] == "unknown" and found[0] != "broken"):
