@@ -144,7 +144,13 @@ def test_no_spelling_of_a_key_brings_a_larger_number_to_python():
             assert asked is None or isinstance(asked, (list, dict)) or 0 <= asked <= 8, body
 
 
-@pytest.mark.parametrize("body", ['{"n": 1}', '{"n":8}', '{"n":8.0 ,"x":1}', '{"n":null}', '{"nn":99}', '{"x":"\\"n\\": 99"}', '{"tools":{"n":{"type":"integer"}}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"n": 1}', '{"n":8}', '{"n":8.0 ,"x":1}', '{"n":null}', '{"nn":99}', '{"x":"\\"n\\": 99"}',
+        '{"tools":{"n":{"type":"integer"}}}',
+    ],
+)
 def test_what_is_within_bounds_passes(body):
     json.loads(body)
     assert not re.search(gateway.exceeding("n", 8), body)

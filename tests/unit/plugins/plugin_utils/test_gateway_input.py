@@ -247,7 +247,11 @@ def test_what_expires_soon_is_warned_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "moment"),
-    [("2027-01-31", "2027-02-01T00:00:00+00:00"), ("2027-01-31T12:00:00Z", "2027-01-31T12:00:00+00:00"), ("2027-01-31T12:00:00+02:00", "2027-01-31T10:00:00+00:00")],
+    [
+        ("2027-01-31", "2027-02-01T00:00:00+00:00"),
+        ("2027-01-31T12:00:00Z", "2027-01-31T12:00:00+00:00"),
+        ("2027-01-31T12:00:00+02:00", "2027-01-31T10:00:00+00:00"),
+    ],
 )
 def test_a_day_ends_at_its_end(text, moment):
     assert gateway_keys.expiry(text) == datetime.datetime.fromisoformat(moment).timestamp()
