@@ -209,6 +209,7 @@ LOADING = 3  # seconds within which systemd starts what it was told to start
 NETWORKED = ("ssh", "paramiko", "libssh")  # transports whose connections cross the packet filter
 NO_NFT = "nft is not installed on this node: install the package nftables"
 _USER = re.compile(r'skuid "([^"]+)"')
+_USERS = re.compile(r'skuid != \{ ("[^}]+") \}')
 
 
 def endpoints(connection):
@@ -224,8 +225,9 @@ class Refusal(Exception):
 
 
 def resolve_users(text, lookup):
-    """Names in ``skuid "NAME"`` -> numbers, which need no user database at boot. Lines of unknown users are left out.
+    """Names in ``skuid "NAME"`` -> numbers, which need no user database at boot.
 
+    A line about one unknown user is left out; from ``skuid != { "NAME", ... }`` only the unknown names are, which refuses more.
     `lookup` maps a name to a number, or None. Returns the text and the unknown names.
     """
     missing, lines = [], []
@@ -237,8 +239,14 @@ def resolve_users(text, lookup):
                 missing.append(found.group(1))
                 continue
             line = line.replace(found.group(0), f"skuid {number}")
+        several = _USERS.search(line)
+        if several:
+            numbers = {name: lookup(name) for name in re.findall(r'"([^"]+)"', several.group(1))}
+            missing += [name for name, number in numbers.items() if number is None]
+            members = ", ".join(str(number) for number in sorted({number for number in numbers.values() if number is not None}))
+            line = line.replace(several.group(0), f"skuid != {{ {members} }}")
         lines.append(line)
-    return "\n".join(lines) + "\n", missing
+    return "\n".join(lines) + "\n", sorted(set(missing))
 
 
 def user_number(name):

@@ -24,6 +24,7 @@ _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 _RATE = re.compile(r"[1-9][0-9]{0,5}/(second|minute|hour|day)")
 
 _FLOW_KEYS = ("name", "sources", "destinations", "interface", "segment", "protocol", "ports", "reason")
+_LOOPBACK_KEYS = ("name", "users", "ports", "reason")
 _EGRESS_KEYS = ("name", "user", "destinations", "protocol", "ports", "reason")
 FORWARDING = ("refuse", "containers")
 
@@ -242,9 +243,37 @@ def _chain_text(name, hook, rules):
     return lines + [f"\t\t{rule}" for rule in rules] + ["\t}", ""]
 
 
-def _egress_chains(entries, sets, log, problems):
+def _loopback_rules(entries, problems):
+    """Ports on loopback that only root and the users named may connect to."""
+    rules = []
+    if isinstance(entries, (str, dict)) or not hasattr(entries, "__iter__"):
+        problems.add("vllm_firewall_loopback", entries, "is not a list")
+        entries = []
+    for position, entry in enumerate(entries):
+        where = f"vllm_firewall_loopback[{position}]"
+        if not _keys(entry, _LOOPBACK_KEYS, where, problems):
+            continue
+        name = str(entry.get("name") or "")
+        if not _NAME.fullmatch(name):
+            problems.add(f"{where}.name", entry.get("name"), "is no name; write letters, digits and . _ : / @ + - (at most 100)")
+        if not str(entry.get("reason") or "").strip():
+            problems.add(f"{where}.reason", None, "is missing; write why only these users may connect")
+        users = [str(user) for user in entry.get("users") or []]
+        for user in users:
+            if not _USER.fullmatch(user):
+                problems.add(f"{where}.users", user, "is not a user name")
+        ports = _ports(entry.get("ports"), f"{where}.ports", problems)
+        if not ports:
+            problems.add(f"{where}.ports", None, "is empty; list the ports on loopback")
+            continue
+        members = ", ".join(f'"{user}"' for user in ["root", *(user for user in users if user != "root")])
+        rules.append(f'oif "lo" tcp dport {_port_match(ports)} meta skuid != {{ {members} }} counter reject with tcp reset comment "{name}"')
+    return rules
+
+
+def _egress_chains(entries, sets, log, first, problems):
     """Chains per service user: what the user's processes may open connections to; the rest is refused at once."""
-    chains, jumps, used = {}, [], set()
+    chains, jumps, used = {}, list(first), set()
     if isinstance(entries, (str, dict)) or not hasattr(entries, "__iter__"):
         problems.add("vllm_firewall_egress", entries, "is not a list")
         entries = []
@@ -300,13 +329,13 @@ def _forward_chain(forwarding, segments):
     return _chain_text("forward", f"type filter hook forward priority {PRIORITY}; policy accept;", rules) if rules else []
 
 
-def render(flows, *, administrators, sets=None, segments=None, ssh_port=22, egress=(), extra_flows=(), forwarding="refuse",
+def render(flows, *, administrators, sets=None, segments=None, ssh_port=22, egress=(), loopback=(), extra_flows=(), forwarding="refuse",
            shared_addresses=(), log_rate="5/second"):
     """The text of ``table inet vllm_hardening``.
 
     `flows` and `extra_flows` are Flows (docs/architecture.md) of which name, sources, protocol, ports and reason are needed;
     `sets` and `segments` map names to addresses; `administrators` reach SSH on `ssh_port` in any case; `egress` entries limit
-    what a service user opens; `shared_addresses` are exempt from the strong host model; an empty `log_rate` logs nothing.
+    what a service user opens, `loopback` entries who connects to ports on loopback; `shared_addresses` are exempt from the strong host model; an empty `log_rate` logs nothing.
     Raises RulesetError with every problem found, worded with the variables of the role vllm_firewall.
     """
     problems = _Problems()
@@ -345,7 +374,7 @@ def render(flows, *, administrators, sets=None, segments=None, ssh_port=22, egre
         }, named, "vllm_firewall_administrators", problems)]
     ordered = management + [flow for flow in everything if flow not in management]
 
-    egress_lines, used = _egress_chains(egress, named, log, problems)
+    egress_lines, used = _egress_chains(egress, named, log, _loopback_rules(loopback, problems), problems)
     if problems:
         raise RulesetError(problems)
 

@@ -22,6 +22,13 @@ def test_known_users_become_numbers_and_unknown_ones_are_left_out():
     assert missing == ["vllm-code"]
 
 
+def test_unknown_users_of_an_exception_are_refused_like_everybody():
+    line = 'oif "lo" tcp dport 17443 meta skuid != { "root", "vllm-chat", "vllm-gateway" } counter reject with tcp reset comment "chat"\n'
+    text, missing = nft_table.resolve_users(line, USERS.get)
+    assert "meta skuid != { 0, 996 } counter reject" in text
+    assert missing == ["vllm-gateway"]
+
+
 def test_text_without_users_stays():
     assert nft_table.resolve_users("table inet vllm_hardening {\n}\n", USERS.get) == ("table inet vllm_hardening {\n}\n", [])
 

@@ -150,6 +150,12 @@ def test_a_service_user_without_destinations_reaches_loopback_only():
     assert len(chain(text, "egress_vllm-chat")) == 3
 
 
+def test_a_port_on_loopback_is_for_root_and_the_users_named():
+    text = rendered(loopback=[{"name": "chat-backend", "users": ["vllm-gateway"], "ports": ["17443"], "reason": "behind the gateway"}])
+    assert chain(text, "output") == [
+        'oif "lo" tcp dport 17443 meta skuid != { "root", "vllm-gateway" } counter reject with tcp reset comment "chat-backend"']
+
+
 def test_shared_addresses_come_before_the_strong_host_model():
     rules = chain(rendered(shared_addresses=["10.77.9.9"]), "input")
     assert rules.index('ip daddr { 10.77.9.9 } jump flows comment "shared addresses"') < [rule.startswith("fib daddr") for rule in rules].index(True)
@@ -204,6 +210,8 @@ def test_bad_flows_are_refused_with_where_and_what_to_write(entry, where, says):
     ({"segments": {"internal": ["10.77.2.1/24"]}}, "vllm_firewall_segments.internal[0]"),
     ({"egress": [{"name": "x", "user": "no user", "reason": "x"}]}, "vllm_firewall_egress[0].user"),
     ({"egress": [{"name": "x", "user": "vllm", "ports": [1], "reason": "x"}]}, "vllm_firewall_egress[0].protocol"),
+    ({"loopback": [{"name": "x", "users": ["a b"], "ports": [1], "reason": "x"}]}, "vllm_firewall_loopback[0].users"),
+    ({"loopback": [{"name": "x", "users": [], "ports": [], "reason": "x"}]}, "vllm_firewall_loopback[0].ports"),
     ({"extra_flows": [{"name": "x"}]}, "vllm_firewall_extra_flows[0].reason"),
 ])
 def test_bad_options_are_refused_with_the_variable(options, where):
