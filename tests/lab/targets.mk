@@ -1,0 +1,8 @@
+# What the lab's nodes serve, and the scenarios that mount it.
+SERVING := $(HOME)/.cache/vllm-hardening/serving
+
+.PHONY: serving
+serving: setup ## The wheels of the CPU build of vLLM and a tiny model, for the lab
+	$(VENV)/bin/python tests/lab/serving/prepare.py $(SERVING)
+
+$(filter molecule-default molecule-gateway molecule-serve,$(SCENARIOS:%=molecule-%)): serving
