@@ -431,6 +431,10 @@ def key_constraints(space, cells, low, high):
             if not _add(constraints, part):
                 return {PROTOCOL: []}
         return constraints
+    if len(_runs(cells)) == 1:
+        part = _between(space, cells, low, high)
+        if part is not None:
+            return part if all(part.values()) else {PROTOCOL: []}
     # Leading bytes that are equal decide nothing between the bounds: compare them for themselves.
     same = 0
     while low[same] == high[same]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import read_ruleset
 
 PACKETS = 160
+ip_address = functools.lru_cache(1 << 16)(rulesets.ipaddress.ip_address)
 _SURE = 3
 _NETWORKS = [
     (rulesets.ipaddress.ip_network(text), name)
@@ -45,9 +47,10 @@ _TEXT_KINDS = {
 }
 
 
+@functools.lru_cache(1 << 16)
 def interface_of(address):
     """The interface behind which an address lies, None where there is no route."""
-    found = rulesets.ipaddress.ip_address(address)
+    found = ip_address(address)
     return next((name for network, name in _NETWORKS if found in network), None)
 
 
@@ -91,11 +94,11 @@ class Packets:
             if isinstance(part, int):
                 self.ports.update(one for one in (part - 1, part, part + 1) if 0 < one < 65536)
             elif isinstance(part, str) and (":" in part or part[0].isdigit()):
-                address = rulesets.ipaddress.ip_address(part)
+                address = ip_address(part)
                 for step in (-1, 0, 1):
                     try:
                         near = address + step
-                    except ipaddress_errors:
+                    except ValueError:
                         continue
                     if near.is_multicast or near.is_loopback or near.is_unspecified or near.is_reserved:
                         continue
@@ -104,7 +107,7 @@ class Packets:
     def fits(self, packet):
         """Whether a packet can be sent and would not be refused for reasons other than the filter."""
         for text in (packet["source"], packet["destination"]):
-            address = rulesets.ipaddress.ip_address(text)
+            address = ip_address(text)
             if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local:
                 return False
             if address.version == 4 and (int(address) >> 24 in (0, 255) or int(address) >> 28 == 15 or int(address) & 0xFF in (0, 255)):
@@ -167,7 +170,8 @@ class Packets:
         low_high = {rank: chance.choice(bounds) for rank, bounds in box.items()}
         kind = rulesets.ipaddress.IPv4Address if family == "ip" else rulesets.ipaddress.IPv6Address
         protocol = low_high.get(fields.PROTOCOL)
-        choices = [one for one in (6, 17, 1 if family == "ip" else 58, 99) if fields.PROTOCOL not in box or box[fields.PROTOCOL][0] <= one <= box[fields.PROTOCOL][1]]
+        first, last = box.get(fields.PROTOCOL, (0, 255))
+        choices = [one for one in (6, 17, 1 if family == "ip" else 58, 99) if first <= one <= last]
         if not choices:
             return None
         packet["protocol"] = protocol if protocol in (6, 17, 99, 1 if family == "ip" else 58) else chance.choice(choices)
@@ -188,9 +192,6 @@ class Packets:
             packet["iif"] = next((name for name in names if name in laboratory.INTERFACES), packet["iif"])
         packet["oif"] = None
         return self.complete(packet)
-
-
-ipaddress_errors = (ValueError, rulesets.ipaddress.AddressValueError)
 
 
 class Evaluator:
@@ -218,7 +219,7 @@ class Evaluator:
             fields.PROTOCOL: packet["protocol"], fields.STATE: fields.STATES.index(packet["state"]),
             fields.IIF: names[packet["iif"]] if packet["iif"] else 0, fields.OIF: names[packet["oif"]] if packet["oif"] else 0,
             fields.ICMP_TYPE: packet["type"], fields.ICMP_CODE: packet["code"], fields.TCP_FLAGS: packet["flags"],
-            fields.SADDR: int(rulesets.ipaddress.ip_address(packet["source"])), fields.DADDR: int(rulesets.ipaddress.ip_address(packet["destination"])),
+            fields.SADDR: int(ip_address(packet["source"])), fields.DADDR: int(ip_address(packet["destination"])),
             fields.SPORT: packet["sport"], fields.DPORT: packet["dport"], fields.UID: fields.NO_UID, fields.EXTENSIONS: 0,
         }
         del ipv6
@@ -316,7 +317,9 @@ class Campaign:
             if packet is None:
                 continue
             ends = frozenset(((packet["source"], packet["sport"]), (packet["destination"], packet["dport"])))
-            key = (packet["protocol"], ends if packet["protocol"] in (6, 17) else (frozenset((packet["source"], packet["destination"])), packet["sport"] if packet["protocol"] in (1, 58) else 0))
+            if packet["protocol"] not in (6, 17):
+                ends = (frozenset((packet["source"], packet["destination"])), packet["sport"] if packet["protocol"] != 99 else 0)
+            key = (packet["protocol"], ends)
             loose = (packet["protocol"], packet["source"], packet["sport"], packet["dport"])
             if key in seen or loose in seen:
                 continue  # after address translation two packets must not be the same connection either

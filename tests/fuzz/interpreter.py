@@ -10,9 +10,14 @@ A packet is ``{"family": "ip" | "ip6", "protocol": int, "source": str, "destinat
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 _ORDER_OF_NAT = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
+
+
+_address = functools.lru_cache(1 << 16)(ipaddress.ip_address)
+_network = functools.lru_cache(1 << 16)(ipaddress.ip_network)
 
 
 class _Done(Exception):
@@ -43,7 +48,7 @@ def interpret(ruleset, packet, addresses, networks):
     if packet["destination"] in addresses:
         fate = _hook(ruleset, packet, "input", seen_state)
         return fate or ("accept", "input")
-    target = ipaddress.ip_address(packet["destination"])
+    target = _address(packet["destination"])
     packet["oif"] = next((name for network, name in networks if target in network), None)
     if packet["oif"] is None:
         return ("no route",)
@@ -186,9 +191,9 @@ def _value(packet, field):
     if field.startswith("ip6 ") and packet["family"] != "ip6" or field.startswith("ip ") and packet["family"] != "ip":
         return None
     if field in ("ip saddr", "ip6 saddr"):
-        return int(ipaddress.ip_address(packet["source"]))
+        return int(_address(packet["source"]))
     if field in ("ip daddr", "ip6 daddr"):
-        return int(ipaddress.ip_address(packet["destination"]))
+        return int(_address(packet["destination"]))
     if field.startswith(("tcp ", "udp ")):
         if packet["protocol"] != {"tcp": 6, "udp": 17}[field[:3]]:
             return None
@@ -226,15 +231,15 @@ def _among(found, values, field):
 
 def _matches(found, value, field=None):
     if isinstance(value, tuple) and value[0] == "prefix":
-        network = ipaddress.ip_network(f"{value[1]}/{value[2]}")
+        network = _network(f"{value[1]}/{value[2]}")
         return int(network.network_address) <= found <= int(network.broadcast_address)
     if isinstance(value, tuple):
-        low, high = (one if isinstance(one, int) else int(ipaddress.ip_address(one)) for one in value[1:])
+        low, high = (one if isinstance(one, int) else int(_address(one)) for one in value[1:])
         return low <= found <= high
     if isinstance(found, str):
         return found.startswith(value[:-1]) if value.endswith("*") else found == value
     if isinstance(value, str):
-        return found == int(ipaddress.ip_address(value))
+        return found == int(_address(value))
     return found == value
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -81,7 +82,8 @@ class Laboratory:
         for name, value in _SETTINGS.items():
             _write(name, value)
         for at, name in enumerate(INTERFACES):
-            _ip("link", "add", name, "address", f"02:00:00:00:01:0{at}", "type", "veth", "peer", "name", f"w{at}", "netns", f"/proc/{os.getpid()}/fd/{self.outside}")
+            there = f"/proc/{os.getpid()}/fd/{self.outside}"
+            _ip("link", "add", name, "address", f"02:00:00:00:01:0{at}", "type", "veth", "peer", "name", f"w{at}", "netns", there)
             _write(f"net/ipv6/conf/{name}/addr_gen_mode", 1)
             _write(f"net/ipv4/conf/{name}/rp_filter", 0)
             _ip("link", "set", name, "arp", "off", "up")
@@ -342,11 +344,21 @@ def _quotes(data, family, protocol):
     return (kind in (3, 11, 5) if family == "ip" else kind < 5) and at - start > 8
 
 
+@functools.lru_cache(1 << 16)
+def _written(address):
+    return str(ipaddress.ip_address(address))
+
+
+@functools.lru_cache(1 << 16)
+def _packed(address):
+    return ipaddress.ip_address(address).packed
+
+
 def build(packet, payload):
     """The bytes of a packet from its IP header on."""
     family, protocol = packet["family"], packet["protocol"]
-    source = ipaddress.ip_address(packet["source"]).packed
-    destination = ipaddress.ip_address(packet["destination"]).packed
+    source = _packed(packet["source"])
+    destination = _packed(packet["destination"])
     if protocol == 6:
         body = struct.pack(">HHIIBBHHH", packet["sport"], packet["dport"], packet.get("seq", 1), packet.get("ack", 0),
                            0x50, packet["flags"], 8192, 0, 0) + payload
@@ -396,8 +408,8 @@ def parse(frame):
         return None
     body = frame[start:]
     packet = {
-        "family": family, "protocol": protocol, "source": str(ipaddress.ip_address(bytes(source))),
-        "destination": str(ipaddress.ip_address(bytes(destination))), "payload": body, "ttl": ttl, "sport": 0, "dport": 0, "flags": 0,
+        "family": family, "protocol": protocol, "source": _written(bytes(source)),
+        "destination": _written(bytes(destination)), "payload": body, "ttl": ttl, "sport": 0, "dport": 0, "flags": 0,
         "seq": 0, "type": 0, "code": 0, "error": False,
     }
     if protocol in (6, 17) and len(body) >= 8:

@@ -171,7 +171,7 @@ class Generator:
         if random.random() < 0.5:
             return ("redirect", port)
         network = "ip" if family == "ip" else "ip6" if family == "ip6" else random.choice(("ip", "ip6"))
-        address = random.choice(ADDRESSES[network] + [f for f in PEERS[network][:5]])
+        address = random.choice(ADDRESSES[network] + PEERS[network][:5])
         return ("dnat", address, port)
 
     def vmap(self, family, chain, targets, sets):
@@ -556,10 +556,6 @@ def _statement_text(one, chain):
         return f"dnat {network} to {address}" + (f":{one[2]}" if one[2] is not None else "")
     return kind
 
-
-def needs_family(ruleset):
-    """dnat and redirect statements of inet tables are written with their family; ip and ip6 tables know it."""
-    return ruleset
 
 
 # -- shrinking ---------------------------------------------------------------------------------------------------------
