@@ -20,7 +20,10 @@ START, END = "<!-- variables -->", "<!-- /variables -->"
 
 def prose(text: str | list[str]) -> str:
     """A description in Ansible's markup as one line of Markdown that is safe in a table."""
-    line = " ".join(" ".join(text if isinstance(text, list) else [text]).split())
+    lines = text if isinstance(text, list) else [text]
+    if not all(isinstance(line, str) for line in lines):
+        raise SystemExit(f"a description is no text but a mapping, since it holds a colon: quote it or use a dash: {lines}")
+    line = " ".join(" ".join(lines).split())
     line = re.sub(r"\b[CVOPE]\(([^()]*)\)", r"`\1`", line)
     line = re.sub(r"\bB\(([^()]*)\)", r"**\1**", line)
     line = re.sub(r"\bI\(([^()]*)\)", r"*\1*", line)
