@@ -498,6 +498,10 @@ class Rules:
         return self._after({view.rank: value}, state, rest)
 
     def _fib(self, expression, state, _rest):
+        state.write(expression["dreg"], self.route_cells(expression))
+
+    def route_cells(self, expression):
+        """The cells of what a route lookup answers."""
         cells = self.host.fib(self.space, expression, self._where[3]) if self.host else None
         if cells is None:
             size = 16 if expression["result"] == _FIB_OIFNAME else 4
@@ -507,7 +511,7 @@ class Rules:
             if flags & _FIB_PRESENT:
                 result, size = result + " exists", 1
             cells = self.space.cells(self.space.free_view(f"fib {' . '.join(words)} {result}", size))
-        state.write(expression["dreg"], cells)
+        return cells
 
     def _free_load(self, expression, state, _rest):
         """A value that the host's state decides and that may be missing."""
@@ -627,11 +631,53 @@ class Rules:
             state.diagrams.append(self.atom(f"{kind} {expression['name']}"))
 
     def _match(self, expression, state, _rest):
-        for part in nft_xtables.match(self, expression, state):
-            self._require(state, *part)
+        nft_xtables.match(self, expression, state)
 
-    def _target(self, expression, state, _rest):
-        return nft_xtables.target(self, expression, state)
+    def _target(self, expression, state, rest):
+        return nft_xtables.target(self, expression, state, rest)
+
+    # -- what iptables' matches and targets need -----------------------------------------------------------------------
+
+    def demand(self, state, constraints, diagram=None):
+        """Put constraints on single fields, or a diagram that goes on or breaks, on the rule."""
+        self._require(state, constraints, diagram)
+
+    def hop_cells(self):
+        """The cell of the time to live, or hop limit."""
+        return self.space.network_cells(8 if self.space.family == "ip" else 7, 1, self._where[3] in (FORWARD, POSTROUTING))
+
+    def no_tracking(self, state, rest):
+        """The outcome of taking the packet out of connection tracking."""
+        return self._notrack(None, state, rest)
+
+    def after_mark(self, name, value, state, rest):
+        """The rest of the rule under a mark that is set to a number, or to None: nobody knows."""
+        rank = self.space.free_view(name, 4).rank
+        if value is None:
+            value = self.space.unknown_value(rank, f"({self.place()})")
+        return self._after({rank: value}, state, rest)
+
+    def anything(self, reason, state, rest):
+        """The outcome of something that this model has no words for."""
+        return self._anything(reason, {"expr": "target of iptables"}, state, rest)
+
+    def translated(self, source, address, port):
+        """Accepted, with a new source or destination: a number, "some" for one that nobody knows, None for the old one."""
+        ranks = (SADDR, SPORT) if source else (DADDR, DPORT)
+        environment = {}
+        for rank, value in zip(ranks, (address, port)):
+            if value == "some" or source:
+                value = self.space.unknown_value(rank, f"translated ({self.place()})")
+            if value is not None:
+                environment[rank] = value
+        return self._translated(environment)
+
+    def redirected(self, port):
+        """Accepted, redirected to this host itself."""
+        environment = {}
+        if port is not None:
+            environment[DPORT] = self.space.unknown_value(DPORT, f"translated ({self.place()})") if port == "some" else port
+        return self._to_this_host(environment)
 
     # -- verdict statements --------------------------------------------------------------------------------------------
 
@@ -684,10 +730,13 @@ class Rules:
         )
 
     def _redir(self, expression, state, _rest):
-        """To an address of this host: in prerouting the input interface's first one, in output loopback's."""
         environment = {}
         if "port_min" in expression:
             environment[DPORT] = self._new_value(state, expression, "port_min", "port_max", DPORT, 2)
+        return self._to_this_host(environment)
+
+    def _to_this_host(self, environment):
+        """To an address of this host: in prerouting the input interface's first one, in output loopback's."""
         if self._where[3] == OUTPUT:
             environment[DADDR] = 0x7F000001 if self.space.family == "ip" else 1
             return self._translated(environment)
