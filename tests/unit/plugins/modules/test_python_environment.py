@@ -1,0 +1,146 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Environments are really built here, from wheels made on the spot, and their programs are run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import wheels
+from ansible_collections.vllm_mindspore.hardening.plugins.modules import python_environment
+
+
+class Module:
+    """What the environments need of AnsibleModule: options, check mode, and a way to run programs."""
+
+    def __init__(self, check_mode=False, **params):
+        self.check_mode = check_mode
+        self.params = {"state": "present", "python": sys.executable, "wheel_directory": None, "index_url": None, "extra_index_urls": [], "keep": 1, **params}
+
+    def run_command(self, command, environ_update=None):
+        """As AnsibleModule.run_command."""
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(environ_update or {})})
+        return done.returncode, done.stdout, done.stderr
+
+
+def make_wheel(directory, name, version, text="1", **members):
+    """A wheel with one module, one console script and further members; returns its line of a lock."""
+    path = directory / f"{name}-{version}-py3-none-any.whl"
+    information = f"{name}-{version}.dist-info"
+    content = {
+        f"{name}.py": f"VALUE = {text!r}\ndef main():\n    print(VALUE)\n",
+        f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{information}/entry_points.txt": f"[console_scripts]\nrun-{name} = {name}:main\n",
+        f"{information}/RECORD": "",
+        **members,
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, value in content.items():
+            archive.writestr(member, value)
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture(name="site")
+def fixture_site(tmp_path):
+    """A wheel directory and a prefix, and a function that brings the prefix to a lock."""
+    source, prefix = tmp_path / "wheels", tmp_path / "opt"
+    source.mkdir()
+
+    def apply(lock, **options):
+        module = Module(prefix=str(prefix), requirements=lock, wheel_directory=str(source), **options)
+        environments = python_environment.Environments(module)
+        result = environments.present() if module.params["state"] == "present" else environments.absent()
+        return result, [(item["change"], os.path.relpath(item["resource"].split(" ", 1)[1], prefix)) for item in environments.resources]
+
+    return source, prefix, apply
+
+
+def output(prefix, program):
+    """What a program of the current environment prints."""
+    return subprocess.run([str(prefix / "current" / "bin" / program)], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_build_run_and_nothing_to_do(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    result, changes = apply(lock)
+    assert output(prefix, "run-one") == "1"
+    assert changes == [("create", f"environments/{result['digest']}"), ("create", "current")]
+    assert apply(lock)[1] == []
+    assert sorted(os.listdir(prefix / "environments")) == [result["digest"]]
+    shown = subprocess.run([str(prefix / "current/bin/python"), "-c", "import importlib.metadata as m, sys, one; print(m.version('one'), one.__cached__, sys.prefix)"],
+                           capture_output=True, text=True, check=True).stdout.split()
+    assert shown[0] == "1.0" and os.path.exists(shown[1]) and shown[2].startswith(str(prefix))
+
+
+def test_check_mode_predicts_the_run_and_writes_nothing(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    predicted = apply(lock, check_mode=True)
+    assert not prefix.exists()
+    assert apply(lock) == predicted
+
+
+def test_the_previous_environment_stays_for_the_way_back(site):
+    source, prefix, apply = site
+    first, second, third = (make_wheel(source, "one", version, text=version) for version in ("1.0", "2.0", "3.0"))
+    apply(first)
+    apply(second)
+    assert output(prefix, "run-one") == "2.0"
+    result, changes = apply(first)
+    assert output(prefix, "run-one") == "1.0" and not any(change == "create" for change, _resource in changes)
+    assert result["previous"]
+    apply(third)
+    assert len(os.listdir(prefix / "environments")) == 2
+
+
+def test_a_change_by_hand_is_seen_and_undone(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    digest = apply(lock)[0]["digest"]
+    victim = prefix / "environments" / digest / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages" / "one.py"
+    victim.write_text("VALUE = 'evil'\n")
+    assert apply(lock)[1] == [("rebuild", f"environments/{digest}")]
+    assert "evil" not in victim.read_text()
+    assert apply(lock)[1] == []
+
+
+def test_a_file_with_another_digest_is_refused_and_nothing_left(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    make_wheel(source, "one", "1.0", text="tampered")
+    with pytest.raises(wheels.WheelError) as caught:
+        apply(lock)
+    assert "no file has a digest of the lock" in str(caught.value)
+    assert not (prefix / "current").exists() and os.listdir(prefix / "environments") == []
+
+
+def test_a_missing_wheel_is_named_before_anything_is_built(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0") + f"two==1.0 --hash=sha256:{'0' * 64}\n"
+    for check_mode in (True, False):
+        with pytest.raises(wheels.WheelError) as caught:
+            apply(lock, check_mode=check_mode)
+        assert "lacks a wheel of two==1.0" in str(caught.value)
+    assert not (prefix / "current").exists()
+
+
+def test_a_wheel_that_climbs_out_is_refused(site):
+    source, prefix, apply = site
+    with pytest.raises(wheels.WheelError) as caught:
+        apply(make_wheel(source, "one", "1.0", **{"../../../evil": "x"}))
+    assert "unsafe path" in str(caught.value)
+    assert not (prefix.parent / "evil").exists()
+
+
+def test_absent_leaves_nothing(site):
+    source, prefix, apply = site
+    apply(make_wheel(source, "one", "1.0"))
+    apply("", state="absent")
+    assert not prefix.exists()
+    assert apply("", state="absent")[1] == []
