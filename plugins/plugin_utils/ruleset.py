@@ -335,7 +335,8 @@ def render(flows, *, administrators, sets=None, segments=None, ssh_port=22, egre
 
     `flows` and `extra_flows` are Flows (docs/architecture.md) of which name, sources, protocol, ports and reason are needed;
     `sets` and `segments` map names to addresses; `administrators` reach SSH on `ssh_port` in any case; `egress` entries limit
-    what a service user opens, `loopback` entries who connects to ports on loopback; `shared_addresses` are exempt from the strong host model; an empty `log_rate` logs nothing.
+    what a service user opens,
+    `loopback` entries who connects to ports on loopback; `shared_addresses` are exempt from the strong host model; an empty `log_rate` logs nothing.
     Raises RulesetError with every problem found, worded with the variables of the role vllm_firewall.
     """
     problems = _Problems()

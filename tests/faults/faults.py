@@ -38,6 +38,7 @@ class Campaign:
         self.options = options
         self.lock = threading.Lock()
         self.numbers = itertools.count()
+        self.until = time.monotonic() + 60 * options.minutes
         self.violations, self.late, self.kinds = [], [], collections.Counter()
         names = [kind for kind in INJECTIONS if options.only in (None, kind.__name__)]
         self.kinds_for = [names[number % len(names)] for number in range(options.count)]
@@ -50,7 +51,7 @@ class Campaign:
             while True:
                 with self.lock:
                     number = next(self.numbers)
-                if number >= self.options.count:
+                if number >= self.options.count or time.monotonic() > self.until:
                     return
                 self.inject(node, number)
         except Exception:  # a thread has nobody to raise to
@@ -123,6 +124,7 @@ class Campaign:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further injection after this time")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--lab", default="faults")
     parser.add_argument("--block", default="10.80")
@@ -152,7 +154,7 @@ def main():
         print(f"rollbacks: {len(late)}, after the deadline by median {late[len(late) // 2]:.2f} s, worst {late[-1]:.2f} s")
     locked = sum("LOCKED OUT" in text for text in campaign.violations)
     print(f"permanent lock-outs: {locked}; violations: {len(campaign.violations)}")
-    return 1 if campaign.violations or done != options.count else 0
+    return 1 if campaign.violations or not done or (done < options.count and time.monotonic() < campaign.until) else 0
 
 
 if __name__ == "__main__":
