@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import tempfile
 
@@ -12,15 +11,23 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plan_of, probes, vantage_addresses
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plain, plan_of, probes, vantage_addresses
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
+    render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import WaiverError, read_waivers
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose
 
 FORMATS = {
-    "json": ("report.json", lambda document: json.dumps(document, indent=1) + "\n"),
+    "csv": ("report.csv", render_csv),
     "html": ("report.html", render_html),
+    "json": ("report.json", render_json),
+    "junit": ("report.junit.xml", render_junit),
+    "oscal": ("report.oscal.json", render_oscal),
+    "prometheus": ("report.prom", render_prometheus),
+    "sarif": ("report.sarif", render_sarif),
 }
 
 
@@ -37,17 +44,22 @@ class ActionModule(ActionBase):
             "spread": {"type": "int", "default": 64},
             "peers": {"type": "int", "default": 8},
             "directory": {"type": "path"},
-            "formats": {"type": "list", "elements": "str", "choices": sorted(FORMATS), "default": ["json", "html"]},
+            "formats": {"type": "list", "elements": "str", "choices": sorted(FORMATS), "default": ["html", "json"]},
+            "waivers": {"type": "list", "elements": "dict", "default": []},
             "enforce": {"type": "bool", "default": True},
             "before": {"type": "list", "elements": "dict"},
         })
         plan = plan_of(arguments["plan"])
+        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+        try:
+            waivers, expired = read_waivers(plain(arguments["waivers"]), list(plan["nodes"]), now.date())
+        except WaiverError as error:
+            raise AnsibleActionFail(str(error)) from None
         seen, reasons = observations(task_vars["hostvars"], plan["nodes"])
         composed = compose(plan, seen, vantage_addresses(task_vars), arguments["spread"], arguments["peers"])
         tried, probe_reasons = probes(task_vars["hostvars"], composed["vantage_points"])
-        judgement = judge(plan, composed, seen, {**probe_reasons, **reasons}, tried)
-        when = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()
-        document = build_document(plan, judgement, when)
+        judgement = judge(plan, composed, seen, {**probe_reasons, **reasons}, tried, waivers, expired)
+        document = build_document(plan, judgement, now.isoformat())
         paths = []
         if arguments["directory"]:
             paths = write_reports(arguments["directory"], arguments["formats"], document)

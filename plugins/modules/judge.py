@@ -35,8 +35,15 @@ options:
     description: The reports to write.
     type: list
     elements: str
-    choices: [html, json]
-    default: [json, html]
+    choices: [csv, html, json, junit, oscal, prometheus, sarif]
+    default: [html, json]
+  waivers:
+    description:
+      - Failures that are accepted. Each has C(control), C(hosts) (a list, or V(all)), C(reason), C(owner) and C(expires), a date at most 180 days ahead.
+      - An expired waiver counts for nothing. Controls that isolate the network cannot be waived.
+    type: list
+    elements: dict
+    default: []
   enforce:
     description: Whether the task fails unless the run is compliant.
     type: bool

@@ -14,13 +14,14 @@ EXIT_STATUS = {COMPLIANT: 0, FINDINGS: 2, INCOMPLETE: 3}
 EVIDENCE_LIMIT = 20
 
 
-def judge_node(node, waivers=()):
+def judge_node(node, waivers=(), expired=()):
     """The findings of one node: [{control, host, severity, status, expected, observed, evidence, waiver}].
 
-    waivers: those of waivers.read_waivers that concern this host and have not expired.
+    waivers, expired: those of waivers.read_waivers that concern this host.
     """
     findings = []
     granted = {waiver["control"]: waiver for waiver in waivers}
+    ended = {waiver["control"]: waiver for waiver in expired}
     for control in CONTROLS:
         finding = {"control": control.id, "host": node.host, "severity": control.severity, "expected": "", "observed": "", "evidence": [], "waiver": None}
         try:
@@ -39,15 +40,18 @@ def judge_node(node, waivers=()):
             finding.update(status=FAIL if problems else PASS, expected=clip(expected), observed=shown[0] if shown else "as expected", evidence=shown)
         if finding["status"] == FAIL and control.id in granted:
             finding.update(status=WAIVED, waiver=granted[control.id])
+        elif finding["status"] == FAIL and control.id in ended:
+            waiver = ended[control.id]
+            finding["evidence"].append(clip(f"the waiver of {waiver['owner']} ended on {waiver['expires']}"))
         findings.append(finding)
     return findings
 
 
-def judge(plan, composed, observations, reasons, probes, waivers=None):
+def judge(plan, composed, observations, reasons, probes, waivers=None, expired=None):
     """The whole judgement.
 
     observations: {node: observation or None}; reasons: {host: why there is none}; probes: {vantage point: result or None};
-    waivers: {host: [waiver]} of those in force.
+    waivers, expired: {host: [waiver]} of those in force, and of those that ended.
     Returns {verdict, exit_status, coverage, counts, wire, findings}.
     """
     wire = judge_wire(plan, composed, probes)
@@ -59,7 +63,7 @@ def judge(plan, composed, observations, reasons, probes, waivers=None):
     findings = []
     for host in plan["nodes"]:
         node = Node(host, plan, observations.get(host), reasons.get(host), rows.get(host, []), missing.get(host, []))
-        findings.extend(judge_node(node, (waivers or {}).get(host, ())))
+        findings.extend(judge_node(node, (waivers or {}).get(host, ()), (expired or {}).get(host, ())))
     counts = {status: sum(finding["status"] == status for finding in findings) for status in STATUSES}
     unobserved = [host for host in plan["nodes"] if not isinstance(observations.get(host), dict)]
     silent = [name for name in composed["vantage_points"] if not isinstance(probes.get(name), dict)]

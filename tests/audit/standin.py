@@ -27,17 +27,21 @@ def value(flag):
     return sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else None
 
 
-def listener(address):
-    """A socket on a port that the kernel chooses, as the engines' internal ones."""
+def listener(address, port):
+    """A listening socket; port 0 lets the kernel choose, as the engines do for their internal ones."""
     engine = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    engine.bind((address, 0))
+    engine.bind((address, port))
     engine.listen()
     return engine
 
 
 def main():
     """Listen until told to stop."""
-    engines = [listener(os.environ["VLLM_HOST_IP"]) for _number in range(3)]
+    engines = [listener(os.environ["VLLM_HOST_IP"], 0) for _number in range(3)]
+    extra = os.environ.get("STANDIN_LISTEN")
+    if extra:
+        address, _separator, port = extra.rpartition(":")
+        engines.append(listener(address.strip("[]"), int(port)))
     if value("--host"):
         server = http.server.ThreadingHTTPServer((value("--host"), int(value("--port"))), Health)
         threading.Thread(target=server.serve_forever, daemon=True).start()
