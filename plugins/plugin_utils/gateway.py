@@ -176,6 +176,13 @@ def _common(frontend, names, addresses, port, networks, options=""):
         "    http-after-response set-header X-Request-Id %[unique-id]",
         "    http-after-response del-header Server",
         "    http-after-response del-header access-control- -m beg",
+        # Control characters and bytes beyond ASCII come out of the converter as escapes; HAProxy 2.6 lets a zero byte pass.
+        "    acl odd_headers req.hdrs,json(ascii) -m sub \\\\u00",
+        "    acl origin_form url_beg /",
+        "    acl known_version req.ver -m str 1.0 1.1",
+    ]
+    lines += _refuse("syntax", 400, "The request is malformed.", "odd_headers or !origin_form or !known_version")
+    lines += [
         "    acl one_host req.fhdr_cnt(host) eq 1",
         f"    acl known_host req.fhdr(host),lower -m str {' '.join(hosts(names, addresses, port))}",
     ]

@@ -1,0 +1,141 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""A gateway at work: who gets what, keys that end at once, streams that nothing interrupts, TLS as Mozilla's modern profile has it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from site_gateway import NAME, SECRETS, until
+
+STREAMS = 200
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "status"),
+    [
+        ("GET /v1/models", None, 401),
+        ("GET /v1/models", "not-a-key-of-anybody", 401),
+        ("GET /v1/models", "expired-a", 401),
+        ("GET /v1/models", "team-b", 403),
+        ("GET /v1/models", "team-a", 200),
+        ("GET /v1/models", "team-c", 200),
+        ("POST /v1/completions", "team-c", 403),
+        ("POST /v1/completions", "team-a", 200),
+    ],
+)
+def test_a_key_opens_what_its_scope_says(site, target, key, status):
+    assert site.ask(target, key=key, body={} if target.startswith("POST") else None)[0] == status
+
+
+def test_a_rate_is_kept_and_says_when_to_come_back(site):
+    answers = [site.ask("GET /v1/models", key="team-c") for _request in range(5)]
+    assert answers[-1][0] == 429 and b"retry-after:" in answers[-1][1].lower()
+    assert site.ask("GET /v1/models")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "certificate", "status"),
+    [
+        ("GET /health", None, 200),
+        ("GET /chat/metrics", None, 200),
+        ("GET /chat/health", None, 200),
+        ("GET /metrics", None, 404),
+        ("GET /chat/docs", None, 404),
+        ("GET /chat/v1/models", "alice", 404),
+        ("POST /chat/pause", None, 403),
+        ("POST /chat/pause", "mallory", 403),
+        ("POST /chat/pause", "alice", 200),
+        ("POST /chat/resume", "alice", 404),
+    ],
+)
+def test_what_changes_state_needs_the_certificate_of_an_administrator(site, target, certificate, status):
+    body = b"" if target.startswith("POST") else None
+    assert site.ask(target, key=None, port=site.metrics_port, certificate=certificate, body=body)[0] == status
+
+
+def test_a_revoked_key_ends_without_a_reload(site):
+    site.set_keys(**{"team-a": ["team-a", "next-a"]})
+    until(lambda: site.ask("GET /v1/models", key="next-a")[0] == 200, "the new key")
+    reloads = site.master.processes()[0]
+    site.set_keys(**{"team-a": ["team-a"]})
+    assert site.ask("GET /v1/models", key="next-a")[0] == 401
+    assert site.ask("GET /v1/models")[0] == 200
+    assert site.master.processes()[0] == reloads
+
+
+class Stream(threading.Thread):
+    """One stream of ``events`` events; ``events_seen`` and ``ended`` say how it went."""
+
+    def __init__(self, site, key, events, pause):
+        super().__init__(daemon=True)
+        self.site, self.key, self.events, self.pause = site, key, events, pause
+        self.seen, self.ended, self.begun, self.first = 0, False, threading.Event(), None
+
+    def run(self):
+        body = json.dumps({"stream": True, "events": self.events, "pause": self.pause})
+        request = f"POST /v1/completions HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: Bearer {SECRETS[self.key]}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        with self.site.connect(timeout=120) as connection:
+            connection.sendall(request.encode())
+            received = b""
+            while b"\r\n0\r\n\r\n" not in received[-64:]:
+                part = connection.recv(65536)
+                if not part:
+                    return
+                received += part
+                if self.first is None and b"data: 0" in received:
+                    self.first = received.count(b"data: ")
+                self.seen = received.count(b"data: ")
+                if self.seen:
+                    self.begun.set()
+            self.ended = True
+
+
+def test_streams_live_through_rotation_renewal_and_reload(site):
+    """200 streams; meanwhile their key is replaced, the certificate is renewed and the configuration is reloaded, three times over."""
+    streams = [Stream(site, "team-a", 60, 0.5) for _stream in range(STREAMS)]
+    for stream in streams:
+        stream.start()
+    for stream in streams:
+        assert stream.begun.wait(60), "a stream did not begin"
+    serials = set()
+    for _turn in range(3):
+        (site.folder / "ca" / "npu01.pem").unlink()
+        serials.add(site.write()["certificates/npu01.pem"])
+        site.set_keys(**{"team-a": ["team-a", "next-a"]})
+        assert site.ask("GET /v1/models", key="next-a")[0] == 200
+        site.set_keys(**{"team-a": ["next-a"]})
+        assert site.ask("GET /v1/models", key="team-a")[0] == 401
+        site.reload()
+        until(lambda: site.ask("GET /v1/models", key="next-a")[0] == 200, "an answer after the reload")
+        site.set_keys(**{"team-a": ["team-a"]})
+    still = sum(stream.is_alive() for stream in streams)
+    for stream in streams:
+        stream.join(120)
+    assert len(serials) == 3 and still > STREAMS // 2, "the streams ended before the changes did"
+    assert [stream for stream in streams if not stream.ended or stream.seen != 60] == []
+
+
+def test_a_stream_is_not_buffered(site):
+    stream = Stream(site, "team-a", 5, 0.4)
+    stream.start()
+    stream.join(60)
+    assert stream.ended and stream.first == 1
+
+
+def test_tls_is_what_mozilla_calls_modern(site):
+    sslyze = [sys.executable, "-m", "sslyze", "--mozilla_config", "modern", "--certinfo_ca_file", str(site.folder / "ca.pem")]
+    for port in (site.port, site.metrics_port):
+        judged = subprocess.run([*sslyze, f"127.0.0.1:{port}"], capture_output=True, text=True, timeout=300, check=False)
+        assert judged.returncode == 0 and "OK - Compliant" in judged.stdout, judged.stdout[-2000:]
+
+
+def test_the_page_of_a_dead_engine_comes_from_the_gateway(site):
+    engine = site.processes[0]
+    engine.terminate()
+    engine.wait(20)
+    status, answer = until(lambda: next(iter([pair for pair in [site.ask("GET /v1/models")] if pair[0] in (502, 503)]), None), "an error")
+    assert b'"gateway_error"' in answer and status in (502, 503)
