@@ -56,18 +56,18 @@ def mask_secrets(text):
     return " ".join(masked)
 
 
-def read_units(names, run):
+def read_units(names, run, properties=UNIT_PROPERTIES):
     """{unit: {properties, processes}}; a unit the host does not have has LoadState `not-found`. Raises OSError where systemd does not answer."""
     if not names:
         return {}
-    code, output, error = run(["systemctl", "show", "--no-pager", "--property", ",".join(UNIT_PROPERTIES), "--"] + list(names))
+    code, output, error = run(["systemctl", "show", "--no-pager", "--property", ",".join(properties), "--"] + list(names))
     if code != 0:
         raise OSError(code, error.strip() or "systemctl show failed")
     units = {}
-    for name, properties in parse_show(output).items():
+    for name, values in parse_show(output).items():
         for key in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
-            properties[key] = mask_secrets(properties.get(key, ""))
-        units[name] = {"properties": properties, "processes": read_processes(properties.get("ControlGroup") or "")}
+            values[key] = mask_secrets(values.get(key, ""))
+        units[name] = {"properties": values, "processes": read_processes(values.get("ControlGroup") or "")}
     return units
 
 

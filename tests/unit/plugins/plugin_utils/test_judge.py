@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID, CONTROLS, SEVERITIES, WITNESSES
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import ADDITIONS, BY_ID, CONTROLS, RECOMMENDATIONS, SEVERITIES, WITNESSES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import CHECKS, clip, judge, worst
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
     PLAN, composed, listener, observations, path_of, probes)
@@ -309,3 +309,9 @@ def test_the_worst_come_first_one_a_control():
         for host in seen:
             seen[host]["listeners"].append(listener("0.0.0.0", 111, "rpcbind.socket"))
     assert [finding["control"] for finding in worst(judged(many)["findings"])] == ["SOC-01", "SOC-02"]
+
+
+def test_every_recommendation_is_answered_by_a_control_and_every_source_is_known():
+    known = {**RECOMMENDATIONS, **ADDITIONS}
+    cited = {source for control in CONTROLS for source in control.sources}
+    assert cited == set(known)

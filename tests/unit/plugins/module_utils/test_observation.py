@@ -1,0 +1,129 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Reading a host: the text of the kernel and of systemd in, plain data out."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import observe, read_files, read_sysctls, sysctl_paths
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import mask_secrets, parse_show, read_process, read_units
+
+
+@pytest.mark.parametrize("text, unit", [
+    ("0::/system.slice/vllm-chat.service\n", "vllm-chat.service"),
+    ("0::/user.slice/user-0.slice/session-3.scope\n", "session-3.scope"),
+    ("0::/user.slice/user-0.slice/user@0.service/app.slice/x.service\n", "x.service"),
+    ("12:pids:/system.slice/ssh.service\n1:name=systemd:/system.slice/x.service/payload\n", "x.service"),
+    ("0::/\n", None),
+    ("", None),
+])
+def test_the_unit_of_a_control_group(text, unit):
+    assert unit_of(text) == unit
+
+
+@pytest.mark.parametrize("family, address", [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize("kind, protocol", [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")])
+def test_a_real_socket_is_found_with_its_owner(family, address, kind, protocol):
+    with socket.socket(family, kind) as opened:
+        opened.bind((address, 0))
+        if kind == socket.SOCK_STREAM:
+            opened.listen()
+        port = opened.getsockname()[1]
+        found = [entry for entry in read_listeners() if (entry["protocol"], entry["port"], entry["address"]) == (protocol, port, address)]
+    assert [entry["pid"] for entry in found] == [os.getpid()]
+    assert found[0]["uid"] == os.getuid()
+
+
+def test_no_owner_is_looked_for_without_a_socket(tmp_path):
+    assert find_owners([], str(tmp_path)) == {}
+    assert find_owners([4711], str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("name, path", [
+    ("net.ipv4.ip_forward", "net/ipv4/ip_forward"), ("net.ipv4.conf.eth0/1.rp_filter", "net/ipv4/conf/eth0.1/rp_filter"),
+    ("net/ipv4/conf/eth0.1/rp_filter", "net/ipv4/conf/eth0.1/rp_filter")])
+def test_names_of_settings(name, path):
+    assert sysctl_paths(name, "/r") == [f"/r/{path}"]
+
+
+def test_settings_of_every_interface_and_unknown_ones(tmp_path):
+    for name in ("eth0", "eth1"):
+        (tmp_path / "conf" / name).mkdir(parents=True)
+        (tmp_path / "conf" / name / "x").write_text("1\t2\n")
+    assert read_sysctls(["conf.*.x", "conf.y"], str(tmp_path)) == {"conf.*.x": {"conf/eth0/x": "1 2", "conf/eth1/x": "1 2"}, "conf.y": {"conf/y": None}}
+
+
+def test_files_are_described_without_following_links(tmp_path):
+    (tmp_path / "a").write_text("abc")
+    os.chmod(tmp_path / "a", 0o640)
+    (tmp_path / "l").symlink_to("a")
+    found = read_files([str(tmp_path / "*"), str(tmp_path / "none")])
+    assert found[str(tmp_path / "a")]["mode"] == "0640"
+    assert found[str(tmp_path / "a")]["sha256"].startswith("ba7816bf")
+    assert (found[str(tmp_path / "l")]["type"], found[str(tmp_path / "l")]["target"]) == ("link", "a")
+    assert found[str(tmp_path / "none")] is None
+
+
+@pytest.mark.parametrize("text, masked", [
+    ("A=1 VLLM_API_KEY=abc", "A=1 VLLM_API_KEY=(hidden)"), ("serve --api-key abc --port 1", "serve --api-key (hidden) --port 1"),
+    ("serve --api-key=abc", "serve --api-key=(hidden)"), ("--ssl-keyfile /x", "--ssl-keyfile /x"), ("PASSWORD=x", "PASSWORD=(hidden)")])
+def test_secrets_never_leave_the_host(text, masked):
+    assert mask_secrets(text) == masked
+
+
+SHOW = "Id=a.service\nLoadState=loaded\nControlGroup=\nEnvironment=TOKEN=x A=1\nDeviceAllow=/dev/null rw\nDeviceAllow=/dev/zero rw\n\nId=b.service\nLoadState=not-found\n"
+
+
+def test_units_as_systemd_shows_them():
+    units = read_units(["a.service", "b.service"], lambda _argv: (0, SHOW, ""))
+    assert units["a.service"]["properties"]["DeviceAllow"] == "/dev/null rw\n/dev/zero rw"
+    assert units["a.service"]["properties"]["Environment"] == "TOKEN=(hidden) A=1"
+    assert units["b.service"] == {"properties": {**parse_show(SHOW)["b.service"], "Environment": "", "ExecStart": "", "ExecStartPre": "", "ExecStartPost": ""}, "processes": []}
+
+
+def test_a_titled_process_hides_its_arguments(tmp_path):
+    (tmp_path / "stat").write_text("btime 1000\n")
+    for pid, command_line in ((1, b"vllm\0serve\0--api-key\0abc\0"), (2, b"VLLM::EngineCore\0\0\0\0"), (3, b"")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "status").write_text("Name:\tvllm\nUid:\t990\t990\t990\t990\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n")
+        (tmp_path / str(pid) / "cmdline").write_bytes(command_line)
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (a b) c) S " + " ".join(["0"] * 18) + f" {200 * os.sysconf('SC_CLK_TCK')} 0\n")
+    first, second, third = (read_process(pid, str(tmp_path)) for pid in (1, 2, 3))
+    assert (first["arguments"], second["arguments"], third["arguments"]) == ("vllm serve --api-key (hidden)", None, None)
+    assert (first["started"], first["seccomp"], first["no_new_privileges"]) == (1200, "2", "1")
+    assert read_process(9, str(tmp_path)) is None
+
+
+def test_sudo_rules_name_accounts_groups_and_everybody(tmp_path):
+    (tmp_path / "sudoers").write_text("# x\nDefaults env_reset\nroot ALL=(ALL:ALL) ALL\n%admin,bob ALL=(ALL) \\\n  ALL\nUser_Alias X = y\n@includedir /etc/sudoers.d\n")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "one").write_text("ALL ALL=(root) /bin/true\n")
+    (tmp_path / "d" / "two.bak").write_text("eve ALL=(ALL) ALL\n")
+    rules = sudo_rules((str(tmp_path / "sudoers"), str(tmp_path / "d" / "*")))
+    assert [line.split()[0] for _file, line in rules] == ["root", "%admin,bob", "ALL"]
+
+
+@pytest.mark.parametrize("line, state", [("x:!:1", "locked"), ("x:*:1", "locked"), ("x::1", "empty"), ("x:$6$a:1", "set")])
+def test_passwords(tmp_path, line, state):
+    (tmp_path / "shadow").write_text(f"y:$6$:1\n{line}\n")
+    assert password_state("x", str(tmp_path / "shadow")) == state
+    assert password_state("x", str(tmp_path / "none")) is None
+
+
+def test_an_account_that_is_not_there():
+    assert read_accounts(["no-such-account"]) == {"no-such-account": None}
+
+
+def test_a_part_that_fails_is_unknown_and_the_others_stand():
+    def no_systemd(_argv):
+        raise OSError(2, "no systemd here")
+    seen = observe({"units": ["x.service"], "sysctls": ["kernel.randomize_va_space"]}, no_systemd)
+    assert seen["units"] is None
+    assert "no systemd here" in seen["unknown"]["units"]
+    assert seen["sysctls"]["kernel.randomize_va_space"]["kernel/randomize_va_space"] in ("0", "1", "2")
+    assert isinstance(seen["addresses"], list)
