@@ -20,7 +20,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     ICMP_CODE,
     ICMP_TYPE,
     IIF,
-    INVALID,
     NEW,
     NO_UID,
     OIF,
@@ -276,10 +275,12 @@ class _Judge:
         last = len(self.space.interfaces) - 1
         foreign = complement(self.interface("lo"), last)
         if where == "output":
-            return [{OIF: [(0, 0)]}, {STATE: [(INVALID, INVALID)], OIF: [(0, 0)]}]
+            return [{OIF: [(0, 0)]}]
         boxes = [{IIF: [(0, 0)]}]
         if where == "forward":
             boxes.append({OIF: [(0, 0)]})
+            for low, high, at in self.filter.output_interfaces():
+                boxes.append({DADDR: [(low, high)], OIF: complement([(at, at)], last)})
         # Martian sources and destinations: net/ipv4/route.c, net/ipv6/ip6_input.c.
         if self.family == "ip":
             boxes.append({IIF: foreign, SADDR: [(0x7F000000, 0x7FFFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF)]})
@@ -351,8 +352,14 @@ class _Judge:
             return [box], None
         if where == "forward":
             box.setdefault(IIF, strangers)
-            box.setdefault(OIF, strangers)
-            return [box], None
+            if OIF in box:
+                return [box], None
+            boxes = []
+            for low, high, at in self.filter.output_interfaces():
+                wanted = intersect(box.get(DADDR, self.everything), [(low, high)])
+                if wanted and self.interface_names[at] != "lo":
+                    boxes.append({**box, DADDR: wanted, OIF: [(at, at)]})
+            return boxes or [{**box, OIF: strangers}], None
         if self.host is None:
             box.setdefault(IIF, strangers)
             return [box], None

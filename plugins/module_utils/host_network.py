@@ -221,6 +221,19 @@ class Host:
             self._lookups[key] = result
         return self._lookups[key]
 
+    def routes_to(self, family):
+        """Where packets go that this host sends on: ``[(low, high, interface index or None), ...]``.
+
+        None stands for several interfaces. The answer is None where rules decide about routes.
+        """
+        if self.data["policy_routing"][family]:
+            return None
+        lookup = self._table(family, (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE), None)
+        return [
+            (low, high, next(iter(interfaces)) if len(interfaces) == 1 else None)
+            for low, high, kind, interfaces in lookup if kind == UNICAST
+        ]
+
     def _routes_from(self, family, index):
         """Longest-prefix lookup over all tables, as asked for a packet that came in by an interface.
 

@@ -18,6 +18,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     INVALID,
     NATTED,
     NEW,
+    OIF,
     RELATED,
     REROUTED,
     STATE,
@@ -273,7 +274,7 @@ class Filter:
         if key not in self._paths:
             local = self._end(self.hook(INPUT), "input")
             onward = self._end(self.diagrams.seq(self.hook(FORWARD), self.hook(POSTROUTING)), "forward")
-            onward = self._unless_not_forwarding(onward)
+            onward = self._unless_not_forwarding(self._by_route(onward))
             diagrams = self.diagrams
             if self.host is not None:
                 routed = self._pick(DADDR, self.host.local_intervals(self.family), local, onward)
@@ -296,6 +297,34 @@ class Filter:
     def _settle(self, diagram):
         """No packet begins its way translated."""
         return self.diagrams.assign(diagram, ((NATTED, 0), (REROUTED, 0)), remember=False)
+
+    def output_interfaces(self):
+        """Where a destination leads: ``[(low, high, number of the interface), ...]``, as far as the routes tell."""
+        routes = self.host.routes_to(self.family) if self.host is not None else None
+        numbers = {one["index"]: at for at, one in enumerate(self.space.interfaces)}
+        return [(low, high, numbers[index]) for low, high, index in routes or () if index in numbers]
+
+    def _by_route(self, onward):
+        """A packet whose destination was rewritten leaves by the interface that the new destination's route names."""
+        routes = self.output_interfaces()
+        if not routes:
+            return onward
+        diagrams, chosen = self.diagrams, sorted({at for _low, _high, at in routes})
+        picks = [diagrams.terminal(("pick", number)) for number in range(len(chosen) + 1)]
+        bounds, children, at = [], [], 0
+        for low, high, interface in routes:
+            if low > at:
+                bounds.append(low - 1)
+                children.append(picks[-1])
+            bounds.append(high)
+            children.append(picks[chosen.index(interface)])
+            at = high + 1
+        if at <= diagrams.fields[DADDR].maximum:
+            bounds.append(diagrams.fields[DADDR].maximum)
+            children.append(picks[-1])
+        selector = diagrams.node(DADDR, bounds, children)
+        choices = [diagrams.assign(onward, ((OIF, one),), remember=False) for one in chosen] + [onward]
+        return self._pick(REROUTED, [(1, 1)], diagrams.apply(selector, tuple(choices)), onward)
 
     def _unless_not_forwarding(self, onward):
         if self.host is None:
@@ -333,6 +362,9 @@ class Filter:
             local = assume_local
         if local:
             return walker.steps, walker.hooks((INPUT,)) or ("accept", "input")
+        if walker.get(REROUTED):
+            routes = (at for low, high, at in self.output_interfaces() if low <= walker.get(DADDR) <= high)
+            walker.values[OIF] = next(routes, walker.get(OIF))
         refused = self.diagrams.lookup(self._unless_not_forwarding(self._accept), walker.current())
         if refused[0] == "kernel":
             walker.steps.append({"hook": "forward", "outcome": refused[1]})
