@@ -18,6 +18,10 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nf
 
 CLONE_NEWNET = 0x40000000
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
+SET_FLAGS = {
+    nft_ruleset.SET_CONSTANT: "constant", nft_ruleset.SET_INTERVAL: "interval", nft_ruleset.SET_MAP: "map", nft_ruleset.SET_TIMEOUT: "timeout",
+    nft_ruleset.SET_DYNAMIC: "dynamic", nft_ruleset.SET_OBJECT: "object", nft_ruleset.SET_CONCAT: "concatenation",
+}
 ADDRESS_TYPES = {7: ipaddress.IPv4Address, 8: ipaddress.IPv6Address}
 
 _COUNTS = re.compile(r"counter packets \d+ bytes \d+")
@@ -104,7 +108,8 @@ def _described(canonical, table, words):
         if not name.startswith("("):
             kind = ADDRESS_TYPES.get(one["key_type"])
             described["sets"][name] = {
-                "declaration": f"set of {'ipv%d_addr' % kind(0).version if kind else 'type %d' % one['key_type']}, flags {one['flags']}",
+                "declaration": (f"type {'ipv%d_addr' % kind(0).version if kind else one['key_type']}"
+                                + "".join(f", {word}" for bit, word in SET_FLAGS.items() if one["flags"] & bit)),
                 "elements": elements_text(one),
             }
     return described

@@ -43,7 +43,7 @@ class _Problems(list):
 
 
 def _networks(values, where, problems):
-    """Addresses and CIDR networks of both families -> ``{4: [text], 6: [text]}``, merged and sorted."""
+    """Addresses and CIDR networks of both families -> ``{4: [text], 6: [text]}``, sorted; merged where a network is among them."""
     found = {4: [], 6: []}
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         problems.add(where, values, "is not a list of addresses and networks")
@@ -59,7 +59,13 @@ def _networks(values, where, problems):
             problems.add(f"{where}[{position}]", value, f"has host bits; write {network} for the network or {address} for the host")
             continue
         found[network.version].append(network)
-    return {family: [_text(network) for network in ipaddress.collapse_addresses(networks)] for family, networks in found.items()}
+    return {family: [_text(network) for network in _merged(networks)] for family, networks in found.items()}
+
+
+def _merged(networks):
+    if all(network.prefixlen == network.max_prefixlen for network in networks):
+        return sorted(set(networks))
+    return ipaddress.collapse_addresses(networks)
 
 
 def _text(network):
@@ -230,7 +236,10 @@ def _named_sets(values, where, problems):
 
 
 def _set_text(name, family, elements):
-    lines = [f"\tset {name}_v{family} {{", f"\t\ttype ipv{family}_addr", "\t\tflags interval"]
+    """A named set. One of addresses alone is a hash table: a lookup takes the same time whatever its size, also while elements change."""
+    lines = [f"\tset {name}_v{family} {{", f"\t\ttype ipv{family}_addr"]
+    if any("/" in element for element in elements):
+        lines.append("\t\tflags interval")
     if elements:
         lines.append(f"\t\telements = {{ {', '.join(elements)} }}")
     return lines + ["\t}", ""]

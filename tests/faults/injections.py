@@ -118,7 +118,8 @@ def proof_refuses(attempt):
     text = dice.choice([
         lambda: re.sub(r"ip saddr \S+ tcp dport 22", f"ip saddr {block}.0.77 tcp dport 22", text),
         lambda: re.sub(r"(ip saddr \S+ tcp dport 22)", r'iifname "eth2" \1', text),
-        lambda: text.replace("chain input {", f"chain first {{\n\t\ttype filter hook input priority -50;\n\t\tip saddr {block}.0.0/24 drop\n\t}}\n\tchain input {{"),
+        lambda: text.replace("\tchain input {", f"\tchain first {{\n\t\ttype filter hook input priority -50;\n\t\tip saddr {block}.0.0/24 drop\n\t}}\n"
+                             "\tchain input {"),
     ])()
     run = attempt.start(text, management={"sources": [f"{block}.0.1"]})
     status, output = run.wait()
@@ -302,6 +303,7 @@ def changed_by_another(attempt):
 
 INJECTIONS = [
     locked_out_of_new_connections, locked_out_wholly, locked_out_by_address, locked_out_by_interface, locked_out_by_port, answers_refused, early_drop,
-    preflight_refuses, proof_refuses, does_not_load, killed_while_connecting, killed_when_armed, killed_when_applied, killed_while_confirming, killed_when_confirmed,
-    killed_anywhere, module_killed, rebooted, partitioned, sshd_stopped, disk_full, disk_full_inside_the_window, concurrent, without_nft, changed_by_another,
+    preflight_refuses, proof_refuses, does_not_load, killed_while_connecting, killed_when_armed, killed_when_applied, killed_while_confirming,
+    killed_when_confirmed, killed_anywhere, module_killed, rebooted, partitioned, sshd_stopped, disk_full, disk_full_inside_the_window, concurrent,
+    without_nft, changed_by_another,
 ]

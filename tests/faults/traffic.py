@@ -153,6 +153,25 @@ class Agent:
                 old.close()
             time.sleep(0.001)
 
+    # -- somebody who loses the permission --------------------------------------------------------------------------
+
+    def hold(self, node):
+        """A connection that stays until nothing comes back any more."""
+        def stay():
+            with socket.create_connection((node, OPEN_TCP), timeout=20) as connection:
+                connection.settimeout(3)
+                while True:
+                    try:
+                        connection.sendall(b"v")
+                        if not connection.recv(1):
+                            raise ConnectionError("closed")
+                        self.counts["held"] += 1
+                    except OSError:
+                        self.counts["cut"] = 1
+                        return
+                    time.sleep(0.01)
+        self.run(stay)
+
     def intrude(self, node):
         self.run(lambda: self.attack([(node, OPEN_TCP), (node, SHUT_TCP)], [(node, OPEN_UDP), (node, SHUT_UDP)]))
 
@@ -166,9 +185,9 @@ def start(host, role, address):
     return process
 
 
-def policy(block, dice, number):
+def policy(block, dice, number, also=()):
     """Policies that differ in elements always and in rules and chains every third time, and agree on what the traffic needs."""
-    clients = [f"{block}.1.130"] + [f"{block}.1.{dice.randrange(140, 250)}" for _each in range(dice.randrange(1, 20))]
+    clients = [f"{block}.1.130"] + [f"{block}.1.{dice.randrange(140, 250)}" for _each in range(dice.randrange(1, 20))] + list(also)
     shape = random.Random(number // 3)
     flows = [
         {"name": "api", "sources": ["@clients"], "protocol": "tcp", "ports": [OPEN_TCP], "reason": "campaign"},
@@ -212,6 +231,26 @@ def change(node, options, agents):
     return kinds
 
 
+def cut(node, holder, options):
+    """Whether a connection that a new policy forbids is cut, established as it is. The policy is one that permits it at first."""
+    address, source, dice = f"{options.block}.1.11", f"{options.block}.1.66", random.Random(options.seed)
+    server = start(node, "serve", source)
+    for also in ([source], []):
+        run = Controller(node, policy(options.block, dice, 1, also), 20)
+        status, output = run.wait()
+        run.close()
+        if status:
+            raise RuntimeError(output)
+        if also:
+            agent = start(holder, "hold", address)
+            time.sleep(1)
+    time.sleep(4)
+    for each in (agent, server):
+        each.send_signal(signal.SIGTERM)
+    server.communicate(timeout=20)
+    return json.loads(agent.communicate(timeout=20)[0])
+
+
 def campaign(options):
     """Run it; returns the exit status."""
     node, client, outsider = (Node(options.lab, name) for name in ("npu01", "client", "outsider"))
@@ -234,6 +273,7 @@ def campaign(options):
         found = json.loads(agent.communicate(timeout=20)[0])
         counts["longest pause ms"] = max(counts["longest pause ms"], found.pop("longest pause ms", 0))
         counts.update(found)
+    held = cut(node, outsider, options)
     print(f"\n{sum(kinds.values())} changes in {time.monotonic() - begun:.0f} s: {dict(kinds)}")
     for name, number in sorted(counts.items()):
         print(f"  {number:10} {name}")
@@ -244,7 +284,8 @@ def campaign(options):
         sum(number for name, number in bad.items() if "leak" in name or "accepted" in name),
         sum(number for name, number in bad.items() if "refused" in name or "lost" in name or "broken" in name),
         sum(number for name, number in bad.items() if "dropped" in name)))
-    return 1 if bad or not used else 0
+    print(f"a connection that lost its permission: {held.get('held', 0)} round trips, then {'cut' if held.get('cut') else 'NOT cut'}")
+    return 1 if bad or not used or not held.get("held") or not held.get("cut") else 0
 
 
 def main():

@@ -66,7 +66,7 @@ def test_a_thousand_peers_are_one_rule_and_one_set():
     peers = [f"10.{77 + number // 250}.2.{number % 250 + 1}" for number in range(1000)]
     text = rendered(flow(name="internal", sources=["@peers"]), sets={"peers": peers})
     assert [rule for rule in chain(text, "flows") if "internal" in rule] == ['ip saddr @peers_v4 tcp dport 7443 counter accept comment "internal"']
-    assert "set peers_v4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n" in text
+    assert "set peers_v4 {\n\t\ttype ipv4_addr\n\t\telements" in text
     assert len(text.splitlines()) < 60
 
 
@@ -76,6 +76,10 @@ def test_a_set_of_both_families_becomes_one_set_a_family():
         'ip saddr @clients_v4 tcp dport 7443 counter accept comment "api"',
         'ip6 saddr @clients_v6 tcp dport 7443 counter accept comment "api"',
     ]
+
+
+def test_a_set_with_networks_is_one_of_intervals():
+    assert "set peers_v4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n" in rendered(flow(sources=["@peers"]), sets={"peers": ["10.77.2.0/24", "10.77.3.1"]})
 
 
 def test_unused_sets_and_empty_sets_are_left_out():
