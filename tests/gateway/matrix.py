@@ -25,17 +25,72 @@ CHANGE = {"POST /chat/pause"}
 EXPIRED = "vms_team-e_0123456789abcdefghijklmnopqrstuvwxyz"
 # Routes of vLLM 0.11 to 0.33 that the document leaves out, or that a flag or a variable adds.
 UNDOCUMENTED = [
-    *(f"GET {path}" for path in (
-        "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", "/metrics", "/metrics/", "/health", "/load", "/ping", "/version", "/server_info", "/is_sleeping",
-        "/is_paused", "/kv_event_sources", "/tokenizer_info", "/v1/realtime", "/fault_tolerance/status", "/get_world_size",
-    )),
-    *(f"POST {path}" for path in (
-        "/invocations", "/ping", "/pause", "/resume", "/abort_requests", "/sleep", "/wake_up", "/collective_rpc", "/reset_prefix_cache", "/reset_mm_cache",
-        "/reset_encoder_cache", "/update_weights", "/init_weight_transfer_engine", "/weight_checker", "/start_profile", "/stop_profile", "/scale_elastic_ep",
-        "/is_scaling_elastic_ep", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/generative_scoring", "/inference/v1/generate", "/tokenize", "/detokenize",
-        "/pooling", "/classify", "/score", "/rerank", "/v2/rerank", "/v2/embed", "/cohere/v2/chat",
-    )),
-    "OPTIONS /v1/completions", "OPTIONS /v1/models", "HEAD /v1/models", "DELETE /v1/models", "PUT /v1/completions", "GET /v1/completions", "POST /v1/models",
+    *(
+        f"GET {path}"
+        for path in (
+            "/docs",
+            "/docs/oauth2-redirect",
+            "/redoc",
+            "/openapi.json",
+            "/metrics",
+            "/metrics/",
+            "/health",
+            "/load",
+            "/ping",
+            "/version",
+            "/server_info",
+            "/is_sleeping",
+            "/is_paused",
+            "/kv_event_sources",
+            "/tokenizer_info",
+            "/v1/realtime",
+            "/fault_tolerance/status",
+            "/get_world_size",
+        )
+    ),
+    *(
+        f"POST {path}"
+        for path in (
+            "/invocations",
+            "/ping",
+            "/pause",
+            "/resume",
+            "/abort_requests",
+            "/sleep",
+            "/wake_up",
+            "/collective_rpc",
+            "/reset_prefix_cache",
+            "/reset_mm_cache",
+            "/reset_encoder_cache",
+            "/update_weights",
+            "/init_weight_transfer_engine",
+            "/weight_checker",
+            "/start_profile",
+            "/stop_profile",
+            "/scale_elastic_ep",
+            "/is_scaling_elastic_ep",
+            "/v1/load_lora_adapter",
+            "/v1/unload_lora_adapter",
+            "/generative_scoring",
+            "/inference/v1/generate",
+            "/tokenize",
+            "/detokenize",
+            "/pooling",
+            "/classify",
+            "/score",
+            "/rerank",
+            "/v2/rerank",
+            "/v2/embed",
+            "/cohere/v2/chat",
+        )
+    ),
+    "OPTIONS /v1/completions",
+    "OPTIONS /v1/models",
+    "HEAD /v1/models",
+    "DELETE /v1/models",
+    "PUT /v1/completions",
+    "GET /v1/completions",
+    "POST /v1/models",
 ]
 HOST_TRICKS = ["a/?", "a#", "localhost/x?", f"{NAME}/?", "localhost:8000", "127.0.0.1", "", f"user@{NAME}"]
 
@@ -99,16 +154,17 @@ def expected_management(route, credential):
     return 404
 
 
-def observed(answer):
+def observed(answer, head=False):
     """As expected() says it."""
     if answer["error"]:
         return answer["error"]
-    return answer["status"] if answer["gateway"] else "engine"
+    # An answer to HEAD has no body by which to tell who answers, and the engines have no HEAD.
+    return answer["status"] if answer["gateway"] or head else "engine"
 
 
 def main(lab, folder, report=None):
     """Ask everything, print what deviates, and return the exit status."""
-    known = json.loads((HERE / "routes.json").read_text())
+    known = {route for routes in json.loads((HERE / "routes.json").read_text()).values() for route in routes}
     routes = documented(lab)
     rows = [("openapi", route, "", "known", "known" if route in known else "new") for route in routes]
     routes = list(dict.fromkeys([*routes, *UNDOCUMENTED]))
@@ -140,14 +196,19 @@ def main(lab, folder, report=None):
         for credential in ("no key", "client key"):
             add("client", "host", "GET /v1/models", credential, 421, hostname=trick)
             wanted[len(wanted) - 1] = ("host", f"GET /v1/models as {trick!r}", credential, 421)
+    add("client", "api", "POST /v1/completions", "client key", "engine", body='{"model": "chat", "prompt": "hello", "max_tokens": 4}', timeout=120)
+    completion = len(wanted) - 1
     answers = {}
     for host, asked in cases.items():
         if asked:
             answers.update(ask(lab, host, asked))
     for number, (kind, route, credential, want) in wanted.items():
-        seen = observed(answers[number])
+        seen = observed(answers[number], route.startswith("HEAD "))
         # The gateway's own page of health is no answer of an engine.
         rows.append((kind, route, credential, want, 200 if want == 200 and answers[number]["status"] == 200 else seen))
+    rows.append(("api", "a completion", "client key", 200, answers[completion]["status"]))
+    around = {"id": 0, "address": "127.0.0.1", "port": BACKEND_PORT, "authority": None, "method": "GET", "path": "/v1/models", "headers": [["Host", "x"]]}
+    rows.append(("around the gateway", "GET /v1/models", "no key", 401, ask(lab, "npu01", [around])[0]["status"]))
     outside = json.loads(on(lab, "outsider", f"""
 import json, socket
 seen = []

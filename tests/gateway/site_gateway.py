@@ -223,5 +223,3 @@ class Site:
     def logged(self):
         """The lines of the gateway's log about requests."""
         return [line for line in self.log.read_text(errors="replace").splitlines() if " status=" in line]
-
-

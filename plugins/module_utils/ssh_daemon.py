@@ -1,0 +1,126 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The SSH daemon's drop-in: its text, what of it takes effect for a login, and why a login would be refused. Pure, no I/O."""
+
+from __future__ import annotations
+
+import fnmatch
+
+HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
+# sshd takes the first value that it reads of an option, and reads drop-ins in the order of their names.
+BASE = {
+    "PermitRootLogin": "no",
+    "PubkeyAuthentication": "yes",
+    "PasswordAuthentication": "no",
+    "KbdInteractiveAuthentication": "no",
+    "PermitEmptyPasswords": "no",
+    "AuthenticationMethods": "publickey",
+    "HostbasedAuthentication": "no",
+    "PermitUserEnvironment": "no",
+    "X11Forwarding": "no",
+    "AllowAgentForwarding": "no",
+    "AllowTcpForwarding": "no",
+    "GatewayPorts": "no",
+    "PermitTunnel": "no",
+    "MaxAuthTries": "3",
+    "LoginGraceTime": "30",
+}
+# sshd prints these in another form than they are written in; whether a login works is seen by trying.
+_NOT_COMPARED = ("listenaddress", "port", "allowgroups", "logingracetime")
+
+
+def dropin(addresses, port, groups, settings):
+    """The text of the drop-in. ``settings`` replace or follow BASE; a list gives a line for each of its values."""
+    lines = []
+    for address in addresses:
+        lines.append(f"ListenAddress {'[' + address + ']' if ':' in address else address}:{port}")
+    lines.append(f"AllowGroups {' '.join(groups)}")
+    for name, value in {**BASE, **settings}.items():
+        lines += [f"{name} {item}" for item in (value if isinstance(value, list) else [value])]
+    return HEADER + "".join(line + "\n" for line in lines)
+
+
+def parse(text):
+    """``{option in lower case: [values]}`` of what ``sshd -T`` prints, or of a drop-in."""
+    found = {}
+    for line in text.splitlines():
+        name, _blank, value = line.strip().partition(" ")
+        if name and not name.startswith("#"):
+            found.setdefault(name.lower(), []).append(value.strip())
+    return found
+
+
+def overridden(wanted, effective):
+    """Options of a drop-in that something else decides for this login, as ``(option, wanted, effective)``."""
+    differing = []
+    for name, values in parse(wanted).items():
+        if name in _NOT_COMPARED:
+            continue
+        have = effective.get(name, [])
+        if [value.lower() for value in values] != [value.lower() for value in have]:
+            # "no" and "prohibit-password" have older names; an option that this sshd does not print is not compared.
+            if have and not (name == "permitrootlogin" and have == ["without-password"] and values == ["prohibit-password"]):
+                differing.append((name, " ".join(values), " ".join(have)))
+    return differing
+
+
+def refusals(effective, user, groups, server):
+    """Why this login would be refused under the effective configuration, as texts; ``server`` is (address, port) that it came to."""
+    problems = []
+
+    def listed(option, names):
+        patterns = " ".join(effective.get(option, [])).split()
+        return [pattern for pattern in patterns for name in names if fnmatch.fnmatchcase(name, pattern.partition("@")[0])], patterns
+
+    for option, names, what in (("allowusers", [user], f"the account {user}"), ("allowgroups", groups, f"the groups of {user} ({', '.join(groups)})")):
+        matching, patterns = listed(option, names)
+        if patterns and not matching:
+            problems.append(f"{option} ({' '.join(patterns)}) does not hold {what}")
+    for option, names in (("denyusers", [user]), ("denygroups", groups)):
+        matching, _patterns = listed(option, names)
+        if matching:
+            problems.append(f"{option} refuses {matching[0]}")
+    if user == "root" and effective.get("permitrootlogin") == ["no"]:
+        problems.append("this run logs in as root, whom permitrootlogin refuses")
+    if effective.get("pubkeyauthentication") == ["no"]:
+        problems.append("pubkeyauthentication is no")
+    if server:
+        address, port = server
+        shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        listening = effective.get("listenaddress", [])
+        if listening and not {shown, f"0.0.0.0:{port}", f"[::]:{port}"} & set(listening):
+            problems.append(f"this run comes in at {shown}, and sshd would listen on {', '.join(listening)} only")
+    return problems
+
+
+def rollback_script(directory, path, unit):
+    """Puts the drop-in of before back unless the change was confirmed; POSIX shell, nothing that was made for a login.
+
+    Whoever renames the token first has won. It runs from a timer, and at boot before sshd.
+    """
+    return f"""#!/bin/sh
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+cd '{directory}' || exit 0
+mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
+if [ -e previous.conf ]; then cp -p previous.conf '{path}.new' && mv '{path}.new' '{path}' || exit 1; else rm -f '{path}' || exit 1; fi
+sync
+[ "$1" = boot ] || systemctl reload-or-restart {unit}
+mv rolling-back rolled-back
+"""
+
+
+def guard_unit(directory):
+    """The unit that undoes a change which nobody had confirmed when the node went down."""
+    return f"""{HEADER}[Unit]
+Description=Undo a change of SSH access that was not confirmed
+DefaultDependencies=no
+After=local-fs.target
+Before=ssh.service sshd.service ssh.socket
+ConditionPathExistsGlob={directory}/*/pending
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'for change in {directory}/*/rollback; do sh "$change" boot; done'
+
+[Install]
+WantedBy=sysinit.target
+"""

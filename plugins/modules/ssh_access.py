@@ -1,0 +1,285 @@
+#!/usr/bin/python
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who may log in to a node, changed so that the login that changes it is never cut off."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: ssh_access
+short_description: Restrict SSH through a drop-in that a new login has to prove
+version_added: 0.1.0
+author:
+  - vllm_mindspore.hardening contributors (!UNKNOWN)
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+  - ansible.builtin.action_common_attributes.flow
+description:
+  - Writes one drop-in of sshd and reloads it. No other file of SSH is touched.
+  - The drop-in is refused before it is in place where sshd does not take it, where something else overrides it, or where the login of this run would
+    not be let in under it, all of which C(sshd -T) says for that login.
+  - A timer on the node puts the drop-in of before back unless the controller confirms the change over a connection that it opens for that purpose.
+    So does a unit at boot, where the node goes down in between.
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  platform:
+    support: full
+    platforms: linux
+  action:
+    support: full
+  async:
+    support: none
+  bypass_host_loop:
+    support: none
+options:
+  addresses:
+    description: Addresses that sshd listens on.
+    type: list
+    elements: str
+    default: []
+  port:
+    description: The port that sshd listens on.
+    type: int
+    default: 22
+  groups:
+    description: Groups whose members may log in.
+    type: list
+    elements: str
+    default: []
+  settings:
+    description: Further options of sshd, or others than those that the role vllm_access documents.
+    type: dict
+    default: {}
+  rollback_timeout:
+    description: Seconds after which an unconfirmed change is undone.
+    type: int
+    default: 30
+  state:
+    description: V(absent) removes the drop-in.
+    type: str
+    choices: [present, absent]
+    default: present
+  phase:
+    description: Set by the controller's half of this module.
+    type: str
+    choices: [apply, confirm, outcome]
+    default: apply
+  change_id:
+    description: Set by the controller's half of this module.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Let administrators in on the management segment only
+  vllm_mindspore.hardening.ssh_access:
+    addresses: [10.77.0.11]
+    groups: [administrators]
+"""
+
+RETURN = r"""
+effective:
+  description: What sshd runs with for the login of this run, of the options that the drop-in names.
+  type: dict
+  returned: when O(state=present)
+"""
+
+import glob
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import confirmed_change, node_files, ssh_daemon
+
+MAIN = "/etc/ssh/sshd_config"
+DROPIN = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf"
+DIRECTORY = "/var/lib/vllm-hardening/access"
+GUARD = "vllm-hardening-access.service"
+RUNTIME = "/run/vllm-hardening"
+
+
+class Refused(Exception):
+    """A change that is not begun; the message is for the user."""
+
+
+def read(path):
+    """The text of a file, or None."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+def login():
+    """(account, its groups, client address, (server address, port)) of this run's login; the addresses None without SSH."""
+    account = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    primary = pwd.getpwnam(account).pw_gid
+    groups = [grp.getgrgid(number).gr_name for number in os.getgrouplist(account, primary)]
+    words = (confirmed_change.login() or "").split()
+    if len(words) != 4:
+        return account, groups, None, None
+    return account, groups, words[0], (words[2], int(words[3]))
+
+
+class Access:
+    """The edge of one run."""
+
+    def __init__(self, module):
+        self.module, self.params = module, module.params
+        self.sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin:/usr/local/sbin")
+        self.unit = "ssh.service" if os.path.exists("/lib/systemd/system/ssh.service") else "sshd.service"
+
+    def effective(self, text):
+        """``sshd -T`` for this run's login with ``text`` in place of the drop-in, as ssh_daemon.parse; raises Refused."""
+        account, _groups, client, server = login()
+        os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix="access-check-", dir=RUNTIME)
+        try:
+            # Everything as on the node but the drop-in itself: options such as AllowGroups add up, so the one in place must not count.
+            os.mkdir(f"{folder}/sshd_config.d")
+            for other in sorted(glob.glob("/etc/ssh/sshd_config.d/*")):
+                if other != DROPIN and os.path.isfile(other):
+                    shutil.copy(other, f"{folder}/sshd_config.d")
+            main = re.sub(r"(?:/etc/ssh/)?sshd_config\.d", f"{folder}/sshd_config.d", read(MAIN) or "")
+            for name, content in (("sshd_config.d/00-vllm-hardening.conf", text), ("sshd_config", main)):
+                with open(f"{folder}/{name}", "w", encoding="utf-8") as handle:
+                    handle.write(content)
+            of = [f"user={account}", f"host={client or 'localhost'}", f"addr={client or '127.0.0.1'}"]
+            of += [f"laddr={server[0]}", f"lport={server[1]}"] if server else []
+            code, out, err = self.module.run_command([self.sshd, "-T", "-f", f"{folder}/sshd_config", "-C", ",".join(of)])
+            if code != 0:
+                raise Refused(f"sshd refuses the drop-in: {err.replace(folder, '/etc/ssh').strip()}")
+            return ssh_daemon.parse(out)
+        finally:
+            shutil.rmtree(folder)
+
+    def judge(self, text):
+        """What takes effect; raises Refused where the drop-in would not, or where this login would be refused."""
+        if "sshd_config.d" not in (read(MAIN) or ""):
+            raise Refused(f"{MAIN} does not include sshd_config.d: add 'Include /etc/ssh/sshd_config.d/*.conf' as its first line")
+        effective = self.effective(text)
+        account, groups, _client, server = login()
+        problems = ssh_daemon.refusals(effective, account, groups, server)
+        if problems:
+            raise Refused("the change would lock this run out: " + "; ".join(problems) + ". Nothing was changed; correct vllm_access_*")
+        missing = [name for name in self.params["groups"] if not self._group(name)]
+        if missing:
+            raise Refused(f"vllm_access_groups: {', '.join(missing)} is no group of this node; create it, or remove it")
+        others = ssh_daemon.overridden(text, effective)
+        if others:
+            shown = "; ".join(f"{name} is {have}, not {want}" for name, want, have in others)
+            raise Refused(f"something else in {MAIN} decides for this login: {shown}. Remove that, nothing was changed")
+        return {name: effective.get(name) for name in ssh_daemon.parse(text)}
+
+    @staticmethod
+    def _group(name):
+        try:
+            return grp.getgrnam(name)
+        except KeyError:
+            return None
+
+    def run(self, *command):
+        """Run a tool; raises Refused."""
+        code, out, err = self.module.run_command(list(command))
+        if code != 0:
+            raise Refused(f"{' '.join(command)}: {(err or out).strip()}")
+        return out
+
+    def change(self, text, before):
+        """Arm the rollback, put the drop-in in place, reload. ``text`` None removes it."""
+        identifier = self.params["change_id"]
+        folder = f"{DIRECTORY}/{identifier}"
+        os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
+        for name in os.listdir(DIRECTORY):
+            if os.path.exists(f"{DIRECTORY}/{name}/pending"):
+                raise Refused(f"another change of SSH access ({name}) waits for its confirmation; run again when it has ended")
+            shutil.rmtree(f"{DIRECTORY}/{name}", ignore_errors=True)
+        os.mkdir(folder, 0o700)
+        if before is not None:
+            shutil.copy2(DROPIN, f"{folder}/previous.conf")
+        for name, content in (("rollback", ssh_daemon.rollback_script(folder, DROPIN, self.unit)), ("pending", json.dumps({"id": identifier}))):
+            node_files.write_file(f"{folder}/{name}", content.encode("utf-8"), 0, 0, 0o600)
+        guard = f"/etc/systemd/system/{GUARD}"
+        if read(guard) != ssh_daemon.guard_unit(DIRECTORY):
+            node_files.write_file(guard, ssh_daemon.guard_unit(DIRECTORY).encode("utf-8"), 0, 0, 0o644)
+            self.run("systemctl", "daemon-reload")
+            self.run("systemctl", "enable", GUARD)
+        timer = f"vllm-hardening-access-{identifier}"
+        after = f"--on-active={self.params['rollback_timeout']}"
+        self.run("systemd-run", "--quiet", f"--unit={timer}", after, "--timer-property=AccuracySec=1s", "--collect", "/bin/sh", f"{folder}/rollback", "timer")
+        if text is None:
+            node_files.remove(DROPIN)
+        else:
+            node_files.write_file(DROPIN, text.encode("utf-8"), 0, 0, 0o644)
+        self.run("systemctl", "reload-or-restart", self.unit)
+
+    def token(self):
+        """pending, confirmed, rolling-back, rolled-back or unknown."""
+        for state in ("pending", "confirmed", "rolling-back", "rolled-back"):
+            if os.path.exists(f"{DIRECTORY}/{self.params['change_id']}/{state}"):
+                return state
+        return "unknown"
+
+    def confirm(self):
+        """Win or lose against the rollback."""
+        folder = f"{DIRECTORY}/{self.params['change_id']}"
+        try:
+            os.rename(f"{folder}/pending", f"{folder}/confirmed")
+        except FileNotFoundError:
+            self.module.fail_json(msg=f"the change is {self.token()}", outcome=self.token())
+        self.module.run_command(["systemctl", "stop", f"vllm-hardening-access-{self.params['change_id']}.timer"])
+        return {"outcome": "confirmed", "login": confirmed_change.login()}
+
+
+def main():
+    """apply, confirm or tell the outcome."""
+    module = AnsibleModule(
+        argument_spec={
+            "addresses": {"type": "list", "elements": "str", "default": []}, "port": {"type": "int", "default": 22},
+            "groups": {"type": "list", "elements": "str", "default": []}, "settings": {"type": "dict", "default": {}},
+            "rollback_timeout": {"type": "int", "default": 30},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
+            "change_id": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    access, params = Access(module), module.params
+    if access.sshd is None:
+        module.fail_json(msg="there is no sshd on this node")
+    if params["phase"] == "confirm":
+        module.exit_json(**access.confirm())
+    if params["phase"] == "outcome":
+        module.exit_json(outcome=access.token())
+    before = read(DROPIN)
+    text = None
+    result = {}
+    try:
+        if params["state"] == "present":
+            if not params["groups"]:
+                raise Refused("vllm_access_groups is empty, so that nobody could log in: name the groups of the administrators")
+            text = ssh_daemon.dropin(params["addresses"], params["port"], params["groups"], params["settings"])
+            result["effective"] = access.judge(text)
+        result["changed"] = text != before
+        if module._diff:
+            result["diff"] = {"before_header": DROPIN, "after_header": DROPIN, "before": before or "", "after": text or ""}
+        if result["changed"] and not module.check_mode:
+            access.change(text, before)
+            result["change"] = {"id": params["change_id"], "seconds": params["rollback_timeout"]}
+    except (Refused, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

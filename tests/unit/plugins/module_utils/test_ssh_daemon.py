@@ -1,0 +1,86 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The SSH drop-in: its text, what overrides it, and which login it would refuse."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ssh_daemon
+
+SERVER = ("10.77.0.11", 22)
+
+
+def effective(*lines):
+    return ssh_daemon.parse("\n".join(lines))
+
+
+def test_the_drop_in_names_addresses_of_both_families_and_its_groups():
+    text = ssh_daemon.dropin(["10.77.0.11", "fd00:77::11"], 2222, ["administrators", "deploy"], {})
+    assert "ListenAddress 10.77.0.11:2222\nListenAddress [fd00:77::11]:2222\nAllowGroups administrators deploy\n" in text
+    assert "PermitRootLogin no\n" in text and "PasswordAuthentication no\n" in text
+
+
+def test_a_setting_replaces_and_a_list_repeats():
+    text = ssh_daemon.dropin([], 22, ["a"], {"PermitRootLogin": "prohibit-password", "AcceptEnv": ["LANG", "LC_*"]})
+    assert text.count("PermitRootLogin") == 1 and "AcceptEnv LANG\nAcceptEnv LC_*\n" in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["allowgroups wheel"], "allowgroups (wheel) does not hold the groups of deploy"),
+        (["allowusers root"], "allowusers (root) does not hold the account deploy"),
+        (["denyusers dep*"], "denyusers refuses dep*"),
+        (["denygroups staff"], "denygroups refuses staff"),
+        (["pubkeyauthentication no"], "pubkeyauthentication is no"),
+        (["listenaddress 10.77.1.11:22"], "this run comes in at 10.77.0.11:22"),
+        (["listenaddress 10.77.0.11:2222"], "this run comes in at 10.77.0.11:22"),
+    ],
+)
+def test_a_login_that_would_be_refused_is_told(lines, said):
+    assert said in "; ".join(ssh_daemon.refusals(effective(*lines), "deploy", ["deploy", "staff"], SERVER))
+
+
+def test_root_is_told_that_root_may_not():
+    assert ssh_daemon.refusals(effective("permitrootlogin no"), "root", ["root"], SERVER)
+
+
+@pytest.mark.parametrize("lines", [["allowgroups wheel", "allowgroups staff"], ["allowgroups wheel staff"], ["listenaddress 0.0.0.0:22"], ["allowusers d?ploy@10.*"]])
+def test_a_login_that_is_let_in_is_not_refused(lines):
+    assert ssh_daemon.refusals(effective(*lines), "deploy", ["deploy", "staff"], SERVER) == []
+
+
+def test_what_another_file_decides_is_told():
+    text = ssh_daemon.dropin([], 22, ["a"], {})
+    have = effective("passwordauthentication yes", "permitrootlogin no", "maxauthtries 3")
+    assert ssh_daemon.overridden(text, have) == [("passwordauthentication", "no", "yes")]
+
+
+@pytest.mark.parametrize("before", ["old text\n", None])
+def test_the_rollback_puts_back_what_was_there_once(tmp_path, before):
+    (tmp_path / "change").mkdir()
+    dropin = tmp_path / "dropin.conf"
+    dropin.write_text("new text\n")
+    (tmp_path / "change" / "pending").write_text("{}")
+    if before:
+        (tmp_path / "change" / "previous.conf").write_text(before)
+    script = tmp_path / "change" / "rollback"
+    script.write_text(ssh_daemon.rollback_script(str(tmp_path / "change"), str(dropin), "none.service"))
+    subprocess.run(["/bin/sh", str(script), "boot"], check=True)
+    assert (dropin.read_text() if dropin.exists() else None) == before
+    assert (tmp_path / "change" / "rolled-back").exists()
+    dropin.write_text("a later text\n")
+    subprocess.run(["/bin/sh", str(script), "boot"], check=True)
+    assert dropin.read_text() == "a later text\n"
+
+
+def test_a_confirmed_change_is_not_rolled_back(tmp_path):
+    dropin = tmp_path / "dropin.conf"
+    dropin.write_text("new text\n")
+    (tmp_path / "confirmed").write_text("{}")
+    script = tmp_path / "rollback"
+    script.write_text(ssh_daemon.rollback_script(str(tmp_path), str(dropin), "none.service"))
+    subprocess.run(["/bin/sh", str(script), "timer"], check=True)
+    assert dropin.read_text() == "new text\n"
