@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.addresses import parse_network
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import read_clusters
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ASCEND_ENGINES, HCCL_PORTS, MASTER_PORTS, MINDSPORE_PORTS
 
@@ -225,22 +226,37 @@ def _flows(cluster, node, addresses, members):
                 "metrics and health",
             )
         )
-    return flows + [_extra_flow(flow) for flow in node.extra_flows]
+    return flows + [_extra_flow(cluster, node, flow) for flow in node.extra_flows]
 
 
-def _extra_flow(flow):
-    """A flow of the site's own (``vllm_firewall_extra_flows``) in the shape of all others."""
-    destinations = flow.get("destinations") or []
+def _extra_flow(cluster, node, flow):
+    """A flow of the site's own (``vllm_firewall_extra_flows``) in the shape of all others.
+
+    Sources within one segment reach the node's addresses on that segment only: the strong host model refuses the others.
+    """
+    segment = flow.get("segment") or _segment_of(cluster, flow["sources"])
+    destinations = flow.get("destinations") or node.addresses.get(segment, [])
     return {
         "name": flow["name"],
         "sources": [str(source) for source in flow["sources"]],
         "destinations": [str(address) for address in destinations],
-        "interface": flow.get("interface"),
-        "segment": flow.get("segment"),
+        "interface": flow.get("interface") or node.interfaces.get(segment),
+        "segment": segment,
         "protocol": flow["protocol"],
         "ports": [str(port) for port in flow["ports"]],
         "reason": flow["reason"],
     }
+
+
+def _segment_of(cluster, sources):
+    """The one segment that holds all sources; None where there is none, or where a named set stands among them."""
+    if any(str(source).startswith("@") for source in sources):
+        return None
+    networks = [parse_network(source) for source in sources]
+    for segment, own in cluster.networks.items():
+        if all(any(network in outer for outer in own) for network in networks):
+            return segment
+    return None
 
 
 def _unit(instance):

@@ -243,6 +243,8 @@ def _read_extra_flows(reader, path, value):
         for key in ("name", "reason"):
             if not isinstance(raw.get(key), str) or not raw[key].strip():
                 reader.problem(f"{where}.{key}", raw.get(key), "is missing", "Write what the flow is for")
+        if raw.get("segment") not in (None, "management", "api", "internal"):
+            reader.problem(f"{where}.segment", raw["segment"], "is no segment of a host", "Write management, api or internal")
         if raw.get("protocol") not in ("tcp", "udp"):
             reader.problem(f"{where}.protocol", raw.get("protocol"), "is not known", "Write tcp or udp")
         sources = raw.get("sources") if isinstance(raw.get("sources"), list) else []

@@ -184,10 +184,12 @@ EXPORTER = {"name": "node-exporter", "sources": ["10.77.0.9"], "protocol": "tcp"
 
 def test_what_the_site_lets_in_beyond_the_plan_is_planned_too():
     flow = build_plan(inventory(vllm_firewall_extra_flows=[EXPORTER]))["nodes"]["npu02"]["flows"][-1]
-    assert (flow["name"], flow["ports"], flow["destinations"], flow["interface"]) == ("node-exporter", ["9100"], [], None)
+    assert (flow["name"], flow["ports"], flow["destinations"], flow["interface"]) == ("node-exporter", ["9100"], ["10.77.0.12"], None)
+    elsewhere = {**EXPORTER, "sources": ["192.0.2.0/24"]}
+    assert build_plan(inventory(vllm_firewall_extra_flows=[elsewhere]))["nodes"]["npu02"]["flows"][-1]["destinations"] == []
 
 
-@pytest.mark.parametrize("change", [{"reason": ""}, {"ports": ["x"]}, {"sources": []}, {"source": 1}, {"protocol": "sctp"}, {"destinations": "a"}])
+@pytest.mark.parametrize("change", [{"reason": ""}, {"ports": ["x"]}, {"sources": []}, {"source": 1}, {"protocol": "sctp"}, {"destinations": "a"}, {"segment": "x"}])
 def test_a_bad_extra_flow_is_refused(change):
     assert f"vllm_firewall_extra_flows[0].{next(iter(change))}" in refusal(inventory(vllm_firewall_extra_flows=[{**EXPORTER, **change}]))
 
