@@ -24,7 +24,15 @@ def page() -> str:
     for control in CONTROLS:
         tags = ", ".join(f"`site.yml --tags {tag}`" for tag in control.tags) or control.fix
         lines.append(f"| [{control.id}](#{control.id.lower()}) | {control.severity} | {control.witness} | {control.title} | {control.applies} | {tags} |")
-    lines += ["", "## Where they come from", "", "Each recommendation of the plugin's security page, and the controls that answer it:", "", "| recommendation | controls |", "|---|---|"]
+    lines += [
+        "",
+        "## Where they come from",
+        "",
+        "Each recommendation of the plugin's security page, and the controls that answer it:",
+        "",
+        "| recommendation | controls |",
+        "|---|---|",
+    ]
     for key, text in RECOMMENDATIONS.items():
         lines.append(f"| {text} | {', '.join(control.id for control in CONTROLS if key in control.sources)} |")
     lines += ["", "What is required beyond that page:", "", "| source | controls |", "|---|---|"]

@@ -30,7 +30,19 @@ PRIVILEGED_CALLS = ("mount", "init_module", "finit_module", "delete_module", "re
 PRIVILEGED_GROUPS = ("root", "sudo", "wheel", "adm", "docker", "podman", "lxd", "libvirt", "disk", "shadow", "kmem", "admin")
 NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
 ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
-PSEUDO_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "char-pts", "char-rtc", "/run/systemd/inaccessible/chr", "/run/systemd/inaccessible/blk")
+PSEUDO_DEVICES = (
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "char-pts",
+    "char-rtc",
+    "/run/systemd/inaccessible/chr",
+    "/run/systemd/inaccessible/blk",
+)
 TEXT_LIMIT = 400
 
 
@@ -484,7 +496,9 @@ def unit_runs_as_deployed(node):
         if properties.get("LoadState") == "not-found":
             problems.append(f"{name} does not exist")
             continue
-        problems += [f"{name}: {key} is {clip(properties.get(key)) or 'empty'}, wanted {value}" for key, value in wanted.items() if properties.get(key) != value]
+        problems += [
+            f"{name}: {key} is {clip(properties.get(key)) or 'empty'}, wanted {value}" for key, value in wanted.items() if properties.get(key) != value
+        ]
     return "; ".join(f"{name} loaded, enabled, active and reloaded" for name in names), problems
 
 
@@ -528,7 +542,9 @@ def processes_have_no_capability(node):
 
 
 def processes_are_filtered(node):
-    problems = [f"{label} has seccomp mode {clip(process['seccomp'])}, wanted 2" for label, _instance, process in _processes(node) if str(process["seccomp"]) != "2"]
+    problems = [
+        f"{label} has seccomp mode {clip(process['seccomp'])}, wanted 2" for label, _instance, process in _processes(node) if str(process["seccomp"]) != "2"
+    ]
     return "seccomp mode 2", problems
 
 
@@ -557,9 +573,19 @@ def nothing_runs_outside(node):
 
 
 def read_only_system(node):
-    return _wanted(node, {
-        "ProtectSystem": ("strict",), "ProtectHome": ("yes", "tmpfs"), "PrivateTmp": ("yes",), "PrivateMounts": ("yes",), "UMask": ("0077", "0027"), "ReadWritePaths": ("",),
-        "BindPaths": ("",)}, "ProtectSystem=strict, ProtectHome, PrivateTmp, PrivateMounts, UMask=0077, nothing else writable")
+    return _wanted(
+        node,
+        {
+            "ProtectSystem": ("strict",),
+            "ProtectHome": ("yes", "tmpfs"),
+            "PrivateTmp": ("yes",),
+            "PrivateMounts": ("yes",),
+            "UMask": ("0077", "0027"),
+            "ReadWritePaths": ("",),
+            "BindPaths": ("",),
+        },
+        "ProtectSystem=strict, ProtectHome, PrivateTmp, PrivateMounts, UMask=0077, nothing else writable",
+    )
 
 
 def own_devices(node):

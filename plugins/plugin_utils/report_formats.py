@@ -12,7 +12,7 @@ import io
 import json
 import re
 import uuid
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 OSCAL_VERSION = "1.1.2"
@@ -48,10 +48,22 @@ def render_junit(document):
         hosts.setdefault(finding["host"], []).append(finding)
     for host, findings in hosts.items():
         number = {status: sum(finding["status"] == status for finding in findings) for status in counts}
-        suite = ElementTree.SubElement(root, "testsuite", name=_xml(host), tests=str(len(findings)), failures=str(number["fail"]), errors=str(number["unknown"]),
-                                       skipped=str(number["waived"] + number["not applicable"]), timestamp=document["generated"][:19], hostname=_xml(host), time="0")
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=_xml(host),
+            tests=str(len(findings)),
+            failures=str(number["fail"]),
+            errors=str(number["unknown"]),
+            skipped=str(number["waived"] + number["not applicable"]),
+            timestamp=document["generated"][:19],
+            hostname=_xml(host),
+            time="0",
+        )
         for finding in findings:
-            case = ElementTree.SubElement(suite, "testcase", classname=_xml(host), name=_xml(f"{finding['control']} {controls[finding['control']]['title']}"), time="0")
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=_xml(host), name=_xml(f"{finding['control']} {controls[finding['control']]['title']}"), time="0"
+            )
             message = _xml(finding["observed"])
             if finding["status"] in ("fail", "unknown"):
                 tag = "failure" if finding["status"] == "fail" else "error"
@@ -78,20 +90,34 @@ def render_sarif(document):
     for finding in document["findings"]:
         kind = KINDS[finding["status"]]
         result = {
-            "ruleId": finding["control"], "ruleIndex": index[finding["control"]], "kind": kind, "level": LEVELS[finding["severity"]] if kind == "fail" else "none",
+            "ruleId": finding["control"],
+            "ruleIndex": index[finding["control"]],
+            "kind": kind,
+            "level": LEVELS[finding["severity"]] if kind == "fail" else "none",
             "message": {"text": finding["observed"] or finding["status"]},
-            "locations": [{"logicalLocations": [{"name": finding["host"], "kind": "resource", "fullyQualifiedName": f"{finding['host']}/{finding['control']}"}]}],
+            "locations": [
+                {"logicalLocations": [{"name": finding["host"], "kind": "resource", "fullyQualifiedName": f"{finding['host']}/{finding['control']}"}]}
+            ],
             "partialFingerprints": {"hostControl/v1": str(uuid.uuid5(NAMESPACE, f"{finding['host']}/{finding['control']}"))},
             "properties": {"status": finding["status"], "expected": finding["expected"], "evidence": finding["evidence"]},
         }
         if finding["status"] == "waived":
             waiver = finding["waiver"]
-            result["suppressions"] = [{"kind": "external", "status": "accepted", "justification": f"{waiver['reason']} ({waiver['owner']}, until {waiver['expires']})"}]
+            result["suppressions"] = [
+                {"kind": "external", "status": "accepted", "justification": f"{waiver['reason']} ({waiver['owner']}, until {waiver['expires']})"}
+            ]
         results.append(result)
     run = {
         "tool": {"driver": {"name": document["generator"], "informationUri": HOMEPAGE, "rules": rules}},
-        "invocations": [{"executionSuccessful": document["verdict"] != "incomplete", "endTimeUtc": document["generated"].replace("+00:00", "Z"), "exitCode": document["exit_status"]}],
-        "results": results, "columnKind": "unicodeCodePoints",
+        "invocations": [
+            {
+                "executionSuccessful": document["verdict"] != "incomplete",
+                "endTimeUtc": document["generated"].replace("+00:00", "Z"),
+                "exitCode": document["exit_status"],
+            }
+        ],
+        "results": results,
+        "columnKind": "unicodeCodePoints",
     }
     return json.dumps({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
@@ -100,11 +126,25 @@ def render_csv(document):
     """One row a finding. A cell that a spreadsheet would take for a formula is quoted as text."""
     controls, stream = _controls(document), io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(("host", "control", "status", "severity", "witness", "title", "expected", "observed", "fix", "waived until", "waiver owner", "waiver reason"))
+    writer.writerow(
+        ("host", "control", "status", "severity", "witness", "title", "expected", "observed", "fix", "waived until", "waiver owner", "waiver reason")
+    )
     for finding in document["findings"]:
         control, waiver = controls[finding["control"]], finding["waiver"] or {}
-        row = (finding["host"], finding["control"], finding["status"], finding["severity"], control["witness"], control["title"], finding["expected"],
-               "; ".join(finding["evidence"]) or finding["observed"], control["remedy"], waiver.get("expires", ""), waiver.get("owner", ""), waiver.get("reason", ""))
+        row = (
+            finding["host"],
+            finding["control"],
+            finding["status"],
+            finding["severity"],
+            control["witness"],
+            control["title"],
+            finding["expected"],
+            "; ".join(finding["evidence"]) or finding["observed"],
+            control["remedy"],
+            waiver.get("expires", ""),
+            waiver.get("owner", ""),
+            waiver.get("reason", ""),
+        )
         writer.writerow(["'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell for cell in map(str, row)])
     return stream.getvalue()
 
@@ -129,7 +169,9 @@ def render_prometheus(document):
     family("vllm_audit_findings", "Controls on hosts by status.", [({"status": status}, count) for status, count in document["counts"].items()])
     family("vllm_audit_ports", "Ports tried by result.", [({"result": result}, count) for result, count in document["wire"]["counts"].items()])
     coverage = document["coverage"]
-    family("vllm_audit_hosts", "Nodes of the plan, and those observed.", [({"kind": "planned"}, coverage["nodes"]), ({"kind": "observed"}, coverage["observed"])])
+    family(
+        "vllm_audit_hosts", "Nodes of the plan, and those observed.", [({"kind": "planned"}, coverage["nodes"]), ({"kind": "observed"}, coverage["observed"])]
+    )
     family("vllm_audit_control", "Controls that failed (1) or are unknown (2).", [
         ({"host": finding["host"], "control": finding["control"], "severity": finding["severity"]}, 1 if finding["status"] == "fail" else 2)
         for finding in document["findings"] if finding["status"] in ("fail", "unknown")])
@@ -166,9 +208,14 @@ def render_oscal(document):
             observation["relevant-evidence"] = [{"description": _statement(line)} for line in finding["evidence"]]
         observations.append(observation)
         entry = {
-            "uuid": _uuid("finding", *key), "title": f"{finding['control']} {controls[finding['control']]['title']}", "description": _statement(controls[finding["control"]]["rationale"]),
-            "target": {"type": "objective-id", "target-id": finding["control"].lower(), "status": {"state": states[finding["status"]], "reason": {
-                "pass": "pass", "fail": "fail"}.get(finding["status"], "other")}},
+            "uuid": _uuid("finding", *key),
+            "title": f"{finding['control']} {controls[finding['control']]['title']}",
+            "description": _statement(controls[finding["control"]]["rationale"]),
+            "target": {
+                "type": "objective-id",
+                "target-id": finding["control"].lower(),
+                "status": {"state": states[finding["status"]], "reason": {"pass": "pass", "fail": "fail"}.get(finding["status"], "other")},
+            },
             "related-observations": [{"observation-uuid": observation["uuid"]}],
         }
         if finding["status"] in ("fail", "waived"):
@@ -191,9 +238,15 @@ def render_oscal(document):
     }
     if risks:
         result["risks"] = risks
-    whole = {"assessment-results": {
-        "uuid": _uuid("document", run), "metadata": {"title": "Hardening audit", "last-modified": when, "version": str(document["version"]), "oscal-version": OSCAL_VERSION},
-        "import-ap": {"href": "#" + _uuid("plan", run)}, "results": [result],
-        "back-matter": {"resources": [{"uuid": _uuid("plan", run), "title": "The plan of the cluster", "description": "The plan that the audit compared with."}]},
-    }}
+    whole = {
+        "assessment-results": {
+            "uuid": _uuid("document", run),
+            "metadata": {"title": "Hardening audit", "last-modified": when, "version": str(document["version"]), "oscal-version": OSCAL_VERSION},
+            "import-ap": {"href": "#" + _uuid("plan", run)},
+            "results": [result],
+            "back-matter": {
+                "resources": [{"uuid": _uuid("plan", run), "title": "The plan of the cluster", "description": "The plan that the audit compared with."}]
+            },
+        }
+    }
     return json.dumps(whole, indent=1) + "\n"

@@ -64,5 +64,7 @@ def read_waivers(waivers, hosts, today):
         for host in scope:
             (force if ends >= today else expired).setdefault(host, []).append(clean)
     if problems:
-        raise WaiverError(f"The waivers have {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise WaiverError(
+            f"The waivers have {len(problems)} problem{'s' if len(problems) > 1 else ''}:\n" + "\n".join(f"  - {problem}" for problem in problems)
+        )
     return force, expired

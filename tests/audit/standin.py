@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Takes the place of `vllm` where the audit, not the engine, is tested: listens as the planned command line says."""
 

@@ -353,6 +353,7 @@ class Campaign:
                 return packet, None, judged, told
             wanted.append((packet, judged))
         # An established connection ends with a reset: such packets come last, and the connections are made anew.
+
         def rude(one):
             return one[0]["state"] == "established" and one[1][0] == "reject"
 

@@ -432,4 +432,3 @@ def _write(name, value):
     if os.path.exists(path):
         with open(path, "w", encoding="ascii") as file:
             file.write(str(value))
-

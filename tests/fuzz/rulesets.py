@@ -114,7 +114,7 @@ class Generator:
 
     def rules(self, family, chain, targets, sets):
         """The rules of a chain."""
-        return [self.rule(family, chain, targets, sets) for _ in range(self.random.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))]
+        return [self.rule(family, chain, targets, sets) for _time in range(self.random.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))]
 
     def rule(self, family, chain, targets, sets):
         """One rule: conditions, side effects, and mostly a verdict."""
@@ -215,7 +215,7 @@ class Generator:
         """None to four conditions."""
         random = self.random
         result, used = [], set()
-        for _ in range(random.choice((0, 1, 1, 1, 2, 2, 2, 3, 4))):
+        for _time in range(random.choice((0, 1, 1, 1, 2, 2, 2, 3, 4))):
             one = self.condition(family, chain, sets)
             if one is None:
                 continue
@@ -306,7 +306,7 @@ class Generator:
         random = self.random
         pool = PEERS[network] + ADDRESSES[network]
         taken, result = [], []
-        for _ in range(random.choice((1, 1, 1, 2, 3))):
+        for _time in range(random.choice((1, 1, 1, 2, 3))):
             text = random.choice(pool)
             bits = 32 if network == "ip" else 128
             shape = random.random()
@@ -349,7 +349,7 @@ class Generator:
                 keys = [[one] for one in (self.addresses(network) if interval else random.sample(PEERS[network], random.randint(1, 4)))]
         else:
             keys, seen = [], []
-            for _ in range(random.randint(1, 5)):
+            for _time in range(random.randint(1, 5)):
                 key = [self.part(field, network, interval) for field in fields]
                 spans = [_span(value) for value in key]
                 # Overlapping keys are refused in maps and by some kernels in sets: keep them apart in some field.
@@ -358,7 +358,7 @@ class Generator:
                     keys.append(key)
         return {
             "name": name, "fields": fields, "interval": interval, "elements": keys,
-            "verdicts": [random.choice((("accept",), ("drop",), ("return",))) for _ in keys] if verdicts else None,
+            "verdicts": [random.choice((("accept",), ("drop",), ("return",))) for _time in keys] if verdicts else None,
         }
 
     def part(self, field, network, interval):
@@ -555,7 +555,6 @@ def _statement_text(one, chain):
         address = f"[{one[1]}]" if network == "ip6" and one[2] is not None else one[1]
         return f"dnat {network} to {address}" + (f":{one[2]}" if one[2] is not None else "")
     return kind
-
 
 
 # -- shrinking ---------------------------------------------------------------------------------------------------------

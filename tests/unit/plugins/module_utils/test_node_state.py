@@ -12,7 +12,7 @@ ROOT = {"kind": "directory", "owner": "root", "group": "root", "mode": 0o755, "m
 
 def have(**parts):
     """A node on which nothing of ours is there."""
-    paths = {path: ROOT for path in ("/", "/etc", "/etc/systemd/system", "/etc/sysctl.d", "/opt")}
+    paths = dict.fromkeys(("/", "/etc", "/etc/systemd/system", "/etc/sysctl.d", "/opt"), ROOT)
     paths.update(parts.pop("paths", {}))
     return {"groups": {"root": {"gid": 0}}, "users": {"root": {"uid": 0}}, "sysctls": {}, "units": {}, "addresses": [], **parts, "paths": paths}
 
@@ -79,7 +79,10 @@ def test_a_reload_alone_is_no_difference_of_the_node():
 @pytest.mark.parametrize(("mtime", "started", "restarts"), [(100.0, 200.0, False), (300.0, 200.0, True)])
 def test_a_restart_owed_by_an_interrupted_run_is_made_up_for(mtime, started, restarts):
     want = {"units": [a_unit(content="[Service]\n", state="started", restart_on=["/opt/current"])]}
-    node = have(paths={"/etc/systemd/system/x.service": there(b"[Service]\n"), "/opt/current": there(b"", kind="link", mtime=mtime)}, units={"x.service": running(started=started)})
+    node = have(
+        paths={"/etc/systemd/system/x.service": there(b"[Service]\n"), "/opt/current": there(b"", kind="link", mtime=mtime)},
+        units={"x.service": running(started=started)},
+    )
     assert (("unit x.service", "restart") in steps(want, node)) is restarts
 
 
@@ -132,7 +135,12 @@ def test_sensitive_content_is_never_shown():
 
 
 def test_sysctls_compare_live_values_and_expand_globs():
-    want = {"sysctls": {"path": "/etc/sysctl.d/9-x.conf", "values": {"net.ipv4.conf.*.rp_filter": "1", "net.ipv4.conf.eth0.rp_filter": "2", "net.ipv4.ip_local_port_range": "1\t2"}}}
+    want = {
+        "sysctls": {
+            "path": "/etc/sysctl.d/9-x.conf",
+            "values": {"net.ipv4.conf.*.rp_filter": "1", "net.ipv4.conf.eth0.rp_filter": "2", "net.ipv4.ip_local_port_range": "1\t2"},
+        }
+    }
     live = {"net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.eth0.rp_filter": "0", "net.ipv4.conf.lo.rp_filter": "0", "net.ipv4.ip_local_port_range": "1 2"}
     found = node_state.difference(node_state.Desired(want), have(sysctls=live))
     assert [(step.resource, step.after.get("value")) for step in found] == [
@@ -154,7 +162,9 @@ def test_sysctls_given_up_return_to_what_they_were():
 
 
 def test_forwarding_is_written_first_since_it_resets_others():
-    wanted = node_state.sysctl_wanted({"net.ipv4.conf.*.x": "0", "net.ipv4.ip_forward": "0"}, ["net.ipv4.conf.all.x", "net.ipv4.conf.a.x", "net.ipv4.ip_forward"])
+    wanted = node_state.sysctl_wanted(
+        {"net.ipv4.conf.*.x": "0", "net.ipv4.ip_forward": "0"}, ["net.ipv4.conf.all.x", "net.ipv4.conf.a.x", "net.ipv4.ip_forward"]
+    )
     assert list(wanted) == ["net.ipv4.ip_forward", "net.ipv4.conf.all.x", "net.ipv4.conf.a.x"]
 
 
@@ -172,7 +182,9 @@ def test_reserved_ports_are_compared_as_sets(left, right):
 
 def test_missing_keys_are_refused_but_those_of_ipv6_left_alone():
     want = {"sysctls": {"path": "/etc/sysctl.d/9-x.conf", "values": {"net.ipv6.conf.all.forwarding": "0", "net.ipv4.nonsense": "1"}}}
-    assert refused(want, have(sysctls={"net.ipv6.conf.all.forwarding": None, "net.ipv4.nonsense": None})) == ["sysctls: this kernel has no net.ipv4.nonsense; leave it out for this node"]
+    assert refused(want, have(sysctls={"net.ipv6.conf.all.forwarding": None, "net.ipv4.nonsense": None})) == [
+        "sysctls: this kernel has no net.ipv4.nonsense; leave it out for this node"
+    ]
 
 
 def test_addresses_name_interface_expected_and_found():
@@ -220,12 +232,21 @@ def test_first_error_is_the_cause_not_the_consequence():
     assert "EngineCore failed to start" in node_state.first_error(journal)
 
 
-@pytest.mark.parametrize(("journal", "expected"), [
-    (["vllm: error: unrecognized arguments: --x", "x.service: Failed with result"], "vllm: error: unrecognized arguments: --x"),
-    (["Started x", "x.service: Failed to set up credentials: No such file or directory"], "x.service: Failed to set up credentials: No such file or directory"),
-    (["Traceback (most recent call last):", '  File "a", line 1', "ModuleNotFoundError: No module named 'x'"], "Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'"),
-    (["all good", "INFO nothing failed to happen"], ""),
-])
+@pytest.mark.parametrize(
+    ("journal", "expected"),
+    [
+        (["vllm: error: unrecognized arguments: --x", "x.service: Failed with result"], "vllm: error: unrecognized arguments: --x"),
+        (
+            ["Started x", "x.service: Failed to set up credentials: No such file or directory"],
+            "x.service: Failed to set up credentials: No such file or directory",
+        ),
+        (
+            ["Traceback (most recent call last):", '  File "a", line 1', "ModuleNotFoundError: No module named 'x'"],
+            "Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'",
+        ),
+        (["all good", "INFO nothing failed to happen"], ""),
+    ],
+)
 def test_first_error_of_other_journals(journal, expected):
     found = node_state.first_error(journal)
     assert found == expected or (expected.startswith("Traceback") and expected.splitlines()[1] in found)

@@ -76,14 +76,20 @@ def test_secrets_never_leave_the_host(text, masked):
     assert mask_secrets(text) == masked
 
 
-SHOW = "Id=a.service\nLoadState=loaded\nControlGroup=\nEnvironment=TOKEN=x A=1\nDeviceAllow=/dev/null rw\nDeviceAllow=/dev/zero rw\n\nId=b.service\nLoadState=not-found\n"
+SHOW = (
+    "Id=a.service\nLoadState=loaded\nControlGroup=\nEnvironment=TOKEN=x A=1\nDeviceAllow=/dev/null rw\nDeviceAllow=/dev/zero rw\n\n"
+    "Id=b.service\nLoadState=not-found\n"
+)
 
 
 def test_units_as_systemd_shows_them():
     units = read_units(["a.service", "b.service"], lambda _argv: (0, SHOW, ""))
     assert units["a.service"]["properties"]["DeviceAllow"] == "/dev/null rw\n/dev/zero rw"
     assert units["a.service"]["properties"]["Environment"] == "TOKEN=(hidden) A=1"
-    assert units["b.service"] == {"properties": {**parse_show(SHOW)["b.service"], "Environment": "", "ExecStart": "", "ExecStartPre": "", "ExecStartPost": ""}, "processes": []}
+    assert units["b.service"] == {
+        "properties": {**parse_show(SHOW)["b.service"], "Environment": "", "ExecStart": "", "ExecStartPre": "", "ExecStartPost": ""},
+        "processes": [],
+    }
 
 
 def test_a_titled_process_hides_its_arguments(tmp_path):
@@ -100,7 +106,9 @@ def test_a_titled_process_hides_its_arguments(tmp_path):
 
 
 def test_sudo_rules_name_accounts_groups_and_everybody(tmp_path):
-    (tmp_path / "sudoers").write_text("# x\nDefaults env_reset\nroot ALL=(ALL:ALL) ALL\n%admin,bob ALL=(ALL) \\\n  ALL\nUser_Alias X = y\n@includedir /etc/sudoers.d\n")
+    (tmp_path / "sudoers").write_text(
+        "# x\nDefaults env_reset\nroot ALL=(ALL:ALL) ALL\n%admin,bob ALL=(ALL) \\\n  ALL\nUser_Alias X = y\n@includedir /etc/sudoers.d\n"
+    )
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "one").write_text("ALL ALL=(root) /bin/true\n")
     (tmp_path / "d" / "two.bak").write_text("eve ALL=(ALL) ALL\n")

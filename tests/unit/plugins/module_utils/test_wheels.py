@@ -28,7 +28,8 @@ def test_lock_with_continuations_comments_extras_and_several_hashes():
 
 
 def test_lock_names_every_problem_at_once():
-    text = f"requests>=2\n--index-url https://x\nnumpy==2.3.5\nsix==1.17 ; python_version < '3.12' --hash=sha256:{A}\nuv==1 --hash=sha256:{A}\nUV==1 --hash=sha256:{A}\n"
+    text = "requests>=2\n--index-url https://x\nnumpy==2.3.5\n"
+    text += f"six==1.17 ; python_version < '3.12' --hash=sha256:{A}\nuv==1 --hash=sha256:{A}\nUV==1 --hash=sha256:{A}\n"
     found = problems(wheels.parse_lock, text)
     assert len(found) == 5
     for index, word in enumerate(["not pinned", "option of pip", "no sha256", "environment marker", "listed twice"]):
@@ -57,7 +58,12 @@ def test_tags(filename, fits):
 
 
 def test_the_best_wheel_comes_first():
-    names = ["x-1-py3-none-any.whl", "x-1-cp311-cp311-manylinux_2_17_x86_64.whl", "x-1-cp311-cp311-manylinux_2_28_x86_64.whl", "x-1-cp38-abi3-manylinux_2_28_x86_64.whl"]
+    names = [
+        "x-1-py3-none-any.whl",
+        "x-1-cp311-cp311-manylinux_2_17_x86_64.whl",
+        "x-1-cp311-cp311-manylinux_2_28_x86_64.whl",
+        "x-1-cp38-abi3-manylinux_2_28_x86_64.whl",
+    ]
     chosen = wheels.choose_wheels([wheels.Requirement("x", "1", frozenset([A]))], names, TARGET, "/srv/wheels")
     assert chosen == {"x": [names[2], names[1], names[3], names[0]]}
 
@@ -72,8 +78,11 @@ def test_missing_wheels_are_named_with_what_there_is():
 def test_layout_spreads_schemes():
     names = ["x/a.py", "x-1.data/scripts/run", "x-1.data/data/share/x", "x-1.data/purelib/y.py", "x-1.dist-info/RECORD", "x/"]
     assert wheels.layout("x-1.whl", names, "python3.11") == [
-        ("x/a.py", "lib/python3.11/site-packages/x/a.py", False), ("x-1.data/scripts/run", "bin/run", True), ("x-1.data/data/share/x", "share/x", False),
-        ("x-1.data/purelib/y.py", "lib/python3.11/site-packages/y.py", False), ("x-1.dist-info/RECORD", "lib/python3.11/site-packages/x-1.dist-info/RECORD", False),
+        ("x/a.py", "lib/python3.11/site-packages/x/a.py", False),
+        ("x-1.data/scripts/run", "bin/run", True),
+        ("x-1.data/data/share/x", "share/x", False),
+        ("x-1.data/purelib/y.py", "lib/python3.11/site-packages/y.py", False),
+        ("x-1.dist-info/RECORD", "lib/python3.11/site-packages/x-1.dist-info/RECORD", False),
     ]
 
 
@@ -106,7 +115,14 @@ def test_digest_follows_content_not_order():
 
 def probe(**changes):
     """What an interpreter prints about itself."""
-    facts = {"version": [3, 11, 2], "implementation": "cpython", "machine": "x86_64", "base": "/usr/bin/python3.11", "free_threaded": False, "libc": ["glibc", "2.36"]}
+    facts = {
+        "version": [3, 11, 2],
+        "implementation": "cpython",
+        "machine": "x86_64",
+        "base": "/usr/bin/python3.11",
+        "free_threaded": False,
+        "libc": ["glibc", "2.36"],
+    }
     return json.dumps({**facts, **changes})
 
 

@@ -73,8 +73,12 @@ def test_build_run_and_nothing_to_do(site):
     assert changes == [("create", f"environments/{result['digest']}"), ("create", "current")]
     assert apply(lock)[1] == []
     assert sorted(os.listdir(prefix / "environments")) == [result["digest"]]
-    shown = subprocess.run([str(prefix / "current/bin/python"), "-c", "import importlib.metadata as m, sys, one; print(m.version('one'), one.__cached__, sys.prefix)"],
-                           capture_output=True, text=True, check=True).stdout.split()
+    shown = subprocess.run(
+        [str(prefix / "current/bin/python"), "-c", "import importlib.metadata as m, sys, one; print(m.version('one'), one.__cached__, sys.prefix)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     assert shown[0] == "1.0" and os.path.exists(shown[1]) and shown[2].startswith(str(prefix))
 
 

@@ -105,10 +105,14 @@ REDIRECTS = "net.ipv4.conf.*.accept_redirects"
 DEVIATIONS = {
     "a filter leaks": ("NET-03", proof(leaks=[{"status": "leak", "packet": PACKET, "outcome": "accepted", "trace": []}])),
     "a filter breaks a flow": ("NET-03", proof(flows=[{"status": "broken", "name": "ssh", "packet": PACKET, "outcome": "dropped", "trace": []}])),
-    "a planned address is gone": ("NET-04", lambda seen: seen["npu02"].update(
-        addresses=[entry for entry in seen["npu02"]["addresses"] if entry["address"] != "10.77.1.12"])),
-    "an address sits on another interface": ("NET-04", lambda seen: next(
-        entry for entry in seen["npu02"]["addresses"] if entry["address"] == "10.77.1.12").update(interface="eth7")),
+    "a planned address is gone": (
+        "NET-04",
+        lambda seen: seen["npu02"].update(addresses=[entry for entry in seen["npu02"]["addresses"] if entry["address"] != "10.77.1.12"]),
+    ),
+    "an address sits on another interface": (
+        "NET-04",
+        lambda seen: next(entry for entry in seen["npu02"]["addresses"] if entry["address"] == "10.77.1.12").update(interface="eth7"),
+    ),
     "an address too many on a segment": ("NET-04", lambda seen: seen["npu02"]["addresses"].append({"address": "10.77.2.99", "interface": "eth2"})),
     "a setting of one interface differs": ("NET-05", setting(REDIRECTS, "net/ipv4/conf/eth1/accept_redirects", "1")),
     "the port range is the kernel's": ("NET-06", setting("net.ipv4.ip_local_port_range", "net/ipv4/ip_local_port_range", "32768 60999")),
@@ -126,7 +130,10 @@ DEVIATIONS = {
     "the filter's unit is masked": ("FW-02", lambda seen: seen["npu02"]["units"][FIREWALL_UNIT]["properties"].update(LoadState="masked")),
     "the filter's rules are readable": ("FW-03", file(FIREWALL, mode="0644")),
     "the filter's rules are somebody's": ("FW-03", file(FIREWALL, owner="vllm-chat")),
-    "a rule is listed otherwise than loaded": ("FW-04", lambda seen: seen["npu02"]["packet_filter"].update(listing=[{"table": "x", "chain": "y", "handle": 4, "why": "merged"}])),
+    "a rule is listed otherwise than loaded": (
+        "FW-04",
+        lambda seen: seen["npu02"]["packet_filter"].update(listing=[{"table": "x", "chain": "y", "handle": 4, "why": "merged"}]),
+    ),
     "the engine takes every interface": ("SOC-01", heard("0.0.0.0", 20555)),
     "the engine takes every interface of IPv6": ("SOC-01", heard("::", 20555)),
     "the engine listens on another segment": ("SOC-01", heard("10.77.1.12", 28018)),
@@ -136,7 +143,10 @@ DEVIATIONS = {
     "a process outside any unit takes a planned port": ("SOC-02", heard("10.77.2.12", 28018, None)),
     "the address of the parallel master differs": ("PAR-03", replaced("ExecStart", "--data-parallel-address 10.77.2.11", "--data-parallel-address 10.77.0.11")),
     "the rpc port is gone": ("PAR-04", replaced("ExecStart", "--data-parallel-rpc-port 20550", "")),
-    "the rpc port is given twice": ("PAR-04", replaced("ExecStart", "--data-parallel-rpc-port 20550", "--data-parallel-rpc-port 20550 --data-parallel-rpc-port=29550")),
+    "the rpc port is given twice": (
+        "PAR-04",
+        replaced("ExecStart", "--data-parallel-rpc-port 20550", "--data-parallel-rpc-port 20550 --data-parallel-rpc-port=29550"),
+    ),
     "the host address is gone": ("PAR-05", replaced("Environment", "VLLM_HOST_IP=10.77.2.12", "")),
     "the master address differs": ("PAR-06", replaced("Environment", "VLLM_DP_MASTER_IP=10.77.2.11", "VLLM_DP_MASTER_IP=127.0.0.1")),
     "the master port is the default": ("PAR-07", replaced("Environment", "VLLM_DP_MASTER_PORT=20551", "VLLM_DP_MASTER_PORT=0")),
@@ -169,8 +179,10 @@ DEVIATIONS = {
     "packets go anywhere": ("SRV-13", properties(IPAddressDeny="")),
     "packets go to a stranger": ("SRV-13", properties(IPAddressAllow="192.0.2.0/24")),
     "the unit is somebody's": ("SRV-14", file(f"/etc/systemd/system/{CHAT}", owner="vllm-chat")),
-    "the unit is overridden": ("SRV-14", lambda seen: (
-        properties(DropInPaths="/run/systemd/system/x.conf")(seen), seen["npu02"]["files"].update({"/run/systemd/system/x.conf": None}))),
+    "the unit is overridden": (
+        "SRV-14",
+        lambda seen: (properties(DropInPaths="/run/systemd/system/x.conf")(seen), seen["npu02"]["files"].update({"/run/systemd/system/x.conf": None})),
+    ),
     "the model is writable": ("FIL-01", file("/srv/models/tiny", mode="0777")),
     "a file of the model is somebody's": ("FIL-01", file("/srv/models/tiny/config.json", owner="vllm-chat")),
     "the software is writable": ("FIL-02", file("/opt/vllm", mode="0775")),
@@ -201,8 +213,15 @@ def test_every_control_of_a_node_is_held_by_a_deviation():
     assert {control for control, _change in DEVIATIONS.values()} == set(BY_ID) - {"NET-01", "NET-02", "SOC-03", "PAR-01", "PAR-02", "SRV-15"}
 
 
-@pytest.mark.parametrize("before, after, control", [
-    ("--host 10.77.1.11", "", "PAR-01"), ("--host 10.77.1.11", "--host 0.0.0.0", "PAR-01"), ("--port 7443", "--port 8000", "PAR-02"), ("--port 7443", "", "PAR-02")])
+@pytest.mark.parametrize(
+    "before, after, control",
+    [
+        ("--host 10.77.1.11", "", "PAR-01"),
+        ("--host 10.77.1.11", "--host 0.0.0.0", "PAR-01"),
+        ("--port 7443", "--port 8000", "PAR-02"),
+        ("--port 7443", "", "PAR-02"),
+    ],
+)
 def test_the_heads_flags(before, after, control):
     def change(seen):
         facts = unit(seen, "npu01")["properties"]

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import uuid
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 
@@ -31,7 +31,9 @@ def some_document():
     seen["npu02"]["sysctls"] = None
     seen["npu01"]["files"]["/opt/vllm"]["mode"] = "0777"
     today = datetime.date(2026, 6, 1)
-    force, expired = read_waivers([{"control": "FIL-02", "hosts": "all", "reason": "moving", "owner": "ops", "expires": "2026-07-01"}], list(PLAN["nodes"]), today)
+    force, expired = read_waivers(
+        [{"control": "FIL-02", "hosts": "all", "reason": "moving", "owner": "ops", "expires": "2026-07-01"}], list(PLAN["nodes"]), today
+    )
     targets = composed()
     judgement = judge(PLAN, targets, seen, {}, probes(targets), force, expired)
     made = build_document(PLAN, judgement, "2026-06-01T03:04:05+00:00")
