@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _spec, options = self.validate_argument_spec(documented())
-        sent = {"program": options["program"], "package": options["package"], "state": options["state"]}
+        sent = {key: options[key] for key in ("program", "package", "state", "renew_backend_keys")}
         report = {}
         if options["state"] == "present":
             now = datetime.datetime.now(datetime.timezone.utc)

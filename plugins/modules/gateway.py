@@ -125,6 +125,14 @@ options:
     description: Package that is installed where O(program) is missing. Empty to install nothing and fail.
     type: str
     default: haproxy
+  renew_certificates:
+    description: Whether the internal authority issues its certificates anew, whatever their age.
+    type: bool
+    default: false
+  renew_backend_keys:
+    description: Whether the keys that the gateway shows to the engines are made anew. The engines ask for them once they are restarted.
+    type: bool
+    default: false
   state:
     description: V(absent) stops the gateway and removes its files, unit, user and credentials.
     type: str
@@ -176,6 +184,11 @@ keys:
   type: dict
   returned: always
   sample: {create: ["team-a:20270131"], update: [], remove: []}
+requests:
+  description: Requests by key, as CLIENT:ID, since the gateway was started or reloaded.
+  type: dict
+  returned: when O(state=present)
+  sample: {"team-a:20270131": 4711}
 certificates:
   description: Names and expiry of the certificates that are served.
   type: list
@@ -221,18 +234,18 @@ def read(path):
         return None
 
 
-def backend_keys(instances):
-    """{instance: key that its engine asks for}: those of the node, and new ones where there are none."""
+def backend_keys(instances, renew):
+    """{instance: key that its engine asks for}: those of the node, and new ones where there are none or ``renew`` says so."""
     keys = {}
     for name in instances:
         held = (read(f"{CREDENTIALS}/{name}.api-key") or b"").decode("ascii", "replace").strip()
-        keys[name] = held or secrets.token_urlsafe(32)
+        keys[name] = held if held and not renew else secrets.token_urlsafe(32)
     return keys
 
 
-def present(rendered, secret_files, instances):
+def present(rendered, secret_files, instances, renew):
     """What a node with a gateway has, for node_state. The unit is started, reloaded and restarted here, not there."""
-    keys = backend_keys(instances)
+    keys = backend_keys(instances, renew)
     files = [
         {"path": f"{DIRECTORY}/{name}", "content": content, "group": USER, "mode": "0640", "sensitive": name in secret_files}
         for name, content in sorted({**rendered["files"], **secret_files}.items())
@@ -359,6 +372,13 @@ class Gateway:
         found = {worker: gateway_live.map_changes(self.keys, self.master.read_map(worker, KEYS)) for worker in workers}
         return {worker: changes for worker, changes in found.items() if changes}
 
+    def requests(self):
+        """Requests by key; of a gateway that does not run, none."""
+        try:
+            return self.master.key_requests()
+        except gateway_live.Unanswered:
+            return {}
+
     def check(self):
         """Let the node's HAProxy judge the configuration in memory, before anything of it is in place."""
         os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
@@ -444,7 +464,7 @@ def run_present(module, result):
     if missing and not module.check_mode:
         module.exit_json(changed=False, program_missing=True)
     keys = gateway_live.parse_map(secret_files["keys.map"])
-    desired = node_state.Desired(with_defaults(present(rendered, secret_files, instances)))
+    desired = node_state.Desired(with_defaults(present(rendered, secret_files, instances, module.params["renew_backend_keys"])))
     gateway = Gateway(module, desired, keys)
     have = gateway.node.observe()
     steps = node_state.difference(desired, have)
@@ -453,6 +473,7 @@ def run_present(module, result):
     live = gateway.live_changes() if unit_step is None or unit_step.change == "reload" else {}
     everything = steps + ([unit_step] if unit_step else [])
     result["keys"] = gateway_live.named(keys, on_disk)
+    result["requests"] = gateway.requests()
     result["changed"] = bool(node_state.visible(everything)) or bool(live) or missing
     result["resources"] = node_state.resources(everything)
     result["program_missing"] = missing
@@ -518,6 +539,7 @@ def arguments():
         "warning_days": {"type": "int", "default": 14}, "known_instances": items("str"),
         "program": {"type": "path", "default": "/usr/sbin/haproxy"}, "package": {"type": "str", "default": "haproxy"},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "renew_certificates": {"type": "bool", "default": False}, "renew_backend_keys": {"type": "bool", "default": False},
         "rendered": {"type": "dict"}, "secret_files": {"type": "dict", "no_log": True},
     }
 

@@ -249,7 +249,7 @@ def _certificates(reader, raw, instances, node, now, authority):
         return files, report
     if not own:
         try:
-            chain, key, _new = authority.issue(node, wanted["all"], now)
+            chain, key, _new = authority.issue(node, wanted["all"], now, renew=bool(raw.get("renew_certificates")))
             name = f"certificates/{node}.pem"
             report.append({"file": name, **gateway_tls.judge(chain, key, wanted["all"], now)})
             files[name] = chain + key

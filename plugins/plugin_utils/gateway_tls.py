@@ -139,15 +139,16 @@ class Authority:
     def __init__(self, directory, passphrase=None, write=True):
         self.directory, self.passphrase, self.write = directory, passphrase, write
 
-    def issue(self, name, names, now, usage="server", common_name=None):
+    def issue(self, name, names, now, usage="server", common_name=None, renew=False):
         """(PEM chain, PEM key, whether it is new) of a certificate for ``names``, DNS names and addresses; renewed in its last third.
 
-        ``name`` names the file; ``usage`` is server, or client for the certificate of an administrator with that ``common_name``.
+        ``name`` names the file; ``usage`` is server, or client for the certificate of an administrator with that ``common_name``;
+        ``renew`` issues a new one in any case.
         """
         with self._lock():
             certificate, key = self._authority(now)
             path = os.path.join(self.directory, f"{name}.pem")
-            held = self._held(path, names, now, certificate)
+            held = None if renew else self._held(path, names, now, certificate)
             if held:
                 return (*held, False)
             leaf_key = ec.generate_private_key(ec.SECP256R1())

@@ -47,7 +47,10 @@ def test_root_is_told_that_root_may_not():
     assert ssh_daemon.refusals(effective("permitrootlogin no"), "root", ["root"], SERVER)
 
 
-@pytest.mark.parametrize("lines", [["allowgroups wheel", "allowgroups staff"], ["allowgroups wheel staff"], ["listenaddress 0.0.0.0:22"], ["allowusers d?ploy@10.*"]])
+LET_IN = [["allowgroups wheel", "allowgroups staff"], ["allowgroups wheel staff"], ["listenaddress 0.0.0.0:22"], ["allowusers d?ploy@10.*"]]
+
+
+@pytest.mark.parametrize("lines", LET_IN)
 def test_a_login_that_is_let_in_is_not_refused(lines):
     assert ssh_daemon.refusals(effective(*lines), "deploy", ["deploy", "staff"], SERVER) == []
 
