@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import tempfile
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -14,6 +12,7 @@ from ansible.utils.display import Display
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plain, plan_of, probes, vantage_addresses
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import ReportError, read_history, summary_of, write_reports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
@@ -45,6 +44,7 @@ class ActionModule(ActionBase):
             "peers": {"type": "int", "default": 8},
             "directory": {"type": "path"},
             "formats": {"type": "list", "elements": "str", "choices": sorted(FORMATS), "default": ["html", "json"]},
+            "signing_key": {"type": "path"},
             "waivers": {"type": "list", "elements": "dict", "default": []},
             "enforce": {"type": "bool", "default": True},
             "before": {"type": "list", "elements": "dict"},
@@ -62,7 +62,12 @@ class ActionModule(ActionBase):
         document = build_document(plan, judgement, now.isoformat())
         paths = []
         if arguments["directory"]:
-            paths = write_reports(arguments["directory"], arguments["formats"], document)
+            try:
+                document["history"] = [*read_history(arguments["directory"]), summary_of(document)]
+                rendered = {FORMATS[name][0]: FORMATS[name][1](document) for name in arguments["formats"]}
+                paths = write_reports(arguments["directory"], rendered, document, arguments["signing_key"])
+            except ReportError as error:
+                raise AnsibleActionFail(str(error)) from None
         display = Display()
         for line in terminal_summary(document, paths) + changes(arguments["before"], document["findings"]):
             display.display(line)
@@ -85,20 +90,3 @@ def changes(before, after):
         state = "left" if (finding["control"], finding["host"]) in open_now else "corrected"
         lines.append(f"  {state:<9} {finding['host']}  {finding['control']}  was: {finding['observed']}")
     return lines
-
-
-def write_reports(directory, formats, document):
-    """Write every format; each file is complete or not there. Returns the paths."""
-    paths = []
-    try:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        for name in formats:
-            filename, render = FORMATS[name]
-            path = os.path.join(directory, filename)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, delete=False) as stream:
-                stream.write(render(document))
-            os.replace(stream.name, path)
-            paths.append(path)
-    except OSError as error:
-        raise AnsibleActionFail(f"vllm_audit_directory is {directory!r}, where the report cannot be written: {error.strerror}") from None
-    return paths

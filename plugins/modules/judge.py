@@ -37,6 +37,9 @@ options:
     elements: str
     choices: [csv, html, json, junit, oscal, prometheus, sarif]
     default: [html, json]
+  signing_key:
+    description: The private key on the controller that C(ssh-keygen -Y sign) signs the manifest of the reports with. Without it the manifest is not signed.
+    type: path
   waivers:
     description:
       - Failures that are accepted. Each has C(control), C(hosts) (a list, or V(all)), C(reason), C(owner) and C(expires), a date at most 180 days ahead.

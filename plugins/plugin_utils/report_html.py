@@ -17,6 +17,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 ORDER = {"fail": 0, "unknown": 1, "waived": 2, "pass": 3, "not applicable": 4}
 SYMBOLS = {"ok": "= ok", LEAK: "! LEAK", BROKEN: "x BROKEN", UNKNOWN: "? UNKNOWN"}
 MARKS = {"pass": "\u00b7", "fail": "\u2715", "waived": "w", "not applicable": "\u00a0", "unknown": "?"}
+ARROW = '<marker id="arrow" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker>'
 # Beyond this many, passes are counted in the table of controls and not listed; the heat map and report.json have them all.
 ROW_LIMIT = 5000
 FLOW_LIMIT = 400
@@ -184,7 +185,8 @@ def picture(document):
         right = {segment: 45 + 70 * index for index, segment in enumerate(segments)}
         shapes, labels = [], {}
         for (source, segment, ports), number in kinds.items():
-            shapes.append(f'<path d="M230 {left[source]} C 400 {left[source]}, 480 {right[segment]}, 650 {right[segment]}" marker-end="url(#arrow)"/>')
+            start, end = left[source], right[segment]
+            shapes.append(f'<path d="M230 {start} C 400 {start}, 480 {end}, 650 {end}" marker-end="url(#arrow)"/>')
             labels.setdefault((source, segment), []).append(f"{ports} ({number} {'node' if number == 1 else 'nodes'})")
         for (source, segment), lines in labels.items():
             middle = (left[source] + right[segment]) / 2 - 6 * len(lines)
@@ -198,16 +200,18 @@ def picture(document):
                           f'<text x="670" y="{y + 14}">{text(networks[:38])}</text>')
         drawings.append(
             f"<figure><figcaption>Cluster {text(name)}, {len(cluster['nodes'])} nodes; whatever has no arrow is refused</figcaption>"
-            f'<svg viewBox="0 0 920 {height}" role="img" aria-label="Allowed flows of cluster {text(name)}"><defs><marker id="arrow" markerWidth="8" markerHeight="8" refX="7" '
-            f'refY="4" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker></defs>{"".join(shapes)}</svg></figure>')
+            f'<svg viewBox="0 0 920 {height}" role="img" aria-label="Allowed flows of cluster {text(name)}">'
+            f'<defs>{ARROW}</defs>{"".join(shapes)}</svg></figure>')
     return "".join(drawings)
 
 
 def flows_section(document):
     """Who may open a connection to whom, and why."""
-    rows = [("", map(text, (host, flow["name"], ", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address", flow["segment"] or "",
-                            flow["protocol"], ", ".join(flow["ports"]), flow["reason"])))
-            for host, node in document["plan"]["nodes"].items() for flow in node["flows"]]
+    rows = []
+    for host, node in document["plan"]["nodes"].items():
+        for flow in node["flows"]:
+            ends = (", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address")
+            rows.append(("", map(text, (host, flow["name"], *ends, flow["segment"] or "", flow["protocol"], ", ".join(flow["ports"]), flow["reason"]))))
     more = f"<p>{len(rows) - FLOW_LIMIT} more flows are in report.json.</p>" if len(rows) > FLOW_LIMIT else ""
     return table(("Node", "Flow", "From", "To", "Segment", "Protocol", "Ports", "Reason"), rows[:FLOW_LIMIT]) + more
 
@@ -217,6 +221,7 @@ def history_section(document):
     runs = document.get("history") or []
     if not runs:
         return ""
-    rows = [(slug(run["verdict"]), map(text, (run["generated"], run["verdict"], run["counts"]["fail"], run["counts"]["unknown"], run["counts"]["waived"], run["counts"]["pass"],
-                                              run["leaks"], run["broken"]))) for run in reversed(runs)]
+    names = ("fail", "unknown", "waived", "pass")
+    rows = [(slug(run["verdict"]), map(text, (run["generated"], run["verdict"], *(run["counts"][name] for name in names), run["leaks"], run["broken"])))
+            for run in reversed(runs)]
     return "<h2>History</h2>" + table(("When", "Verdict", "Failed", "Unknown", "Waived", "Passed", "Leaks", "Broken"), rows)

@@ -1,0 +1,107 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The reports on disk: complete or not there, with the history of earlier runs and a manifest that chains each run to the one before.
+
+The manifest lists the SHA-256 of every file of the run and of the manifest before it. Where a key is given it is signed with
+`ssh-keygen -Y sign` (OpenSSH 8.0 and newer); whoever holds the public key verifies with::
+
+    ssh-keygen -Y verify -f allowed_signers -I audit -n vllm-audit -s manifest.json.sig < manifest.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+
+MANIFEST, HISTORY, NAMESPACE = "manifest.json", "history.jsonl", "vllm-audit"
+HISTORY_LIMIT = 200
+
+
+class ReportError(Exception):
+    """The reports cannot be written; the message is for the user."""
+
+
+def summary_of(document):
+    """What the history keeps of a run."""
+    wire = document["wire"]["counts"]
+    return {"generated": document["generated"], "verdict": document["verdict"], "counts": document["counts"], "leaks": wire["LEAK"], "broken": wire["BROKEN"]}
+
+
+def read_history(directory):
+    """The summaries of earlier runs, the oldest first; lines that are none are left out."""
+    runs = []
+    try:
+        with open(os.path.join(directory, HISTORY), encoding="utf-8") as stream:
+            lines = stream.readlines()[-HISTORY_LIMIT:]
+    except FileNotFoundError:
+        return runs
+    for line in lines:
+        try:
+            run = json.loads(line)
+            if isinstance(run["counts"], dict) and {"generated", "verdict", "leaks", "broken"} <= set(run):
+                runs.append(run)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return runs
+
+
+def write(path, content):
+    """Replace a file; the old one stays until the new one is complete."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=os.path.dirname(path), delete=False) as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(stream.name, path)
+
+
+def digest(path):
+    """The SHA-256 of a file as hexadecimal text, None where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def write_reports(directory, rendered, document, key=None):
+    """Write the rendered files, the history and the manifest.
+
+    rendered: {file name: text}; key: path of a private key for ssh-keygen, or None. Returns the paths written. Raises ReportError.
+    """
+    try:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        manifest_path = os.path.join(directory, MANIFEST)
+        previous = digest(manifest_path)
+        runs = [*read_history(directory), summary_of(document)][-HISTORY_LIMIT:]
+        files = {**rendered, HISTORY: "".join(json.dumps(run) + "\n" for run in runs)}
+        for name, content in files.items():
+            write(os.path.join(directory, name), content)
+        manifest = {"version": 1, "generated": document["generated"], "verdict": document["verdict"], "previous": previous,
+                    "files": {name: digest(os.path.join(directory, name)) for name in sorted(files)}}
+        write(manifest_path, json.dumps(manifest, indent=1) + "\n")
+    except OSError as error:
+        raise ReportError(f"vllm_audit_directory is {directory!r}, where the report cannot be written: {error.strerror}") from None
+    paths = [os.path.join(directory, name) for name in rendered] + [manifest_path]
+    if key:
+        paths.append(sign(manifest_path, key))
+    elif os.path.exists(f"{manifest_path}.sig"):
+        # A signature of an earlier run would be taken for one of this run.
+        os.unlink(f"{manifest_path}.sig")
+    return paths
+
+
+def sign(path, key):
+    """Sign a file; returns the path of the signature. Raises ReportError."""
+    signature = f"{path}.sig"
+    if os.path.exists(signature):
+        os.unlink(signature)
+    try:
+        done = subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE, path], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ReportError(f"vllm_audit_signing_key: ssh-keygen could not be run: {error}") from None
+    if done.returncode or not os.path.exists(signature):
+        raise ReportError(f"vllm_audit_signing_key is {key!r}, with which nothing can be signed: {done.stderr.strip()[-200:]}")
+    return signature

@@ -1,0 +1,192 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Single deviations, how to make and unmake each on a host of the lab, and exactly which controls have to report it.
+
+In the commands `@N@` is the last number of the host's addresses and `@B@` the lab's block (`10.77`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+UNIT = "/etc/systemd/system/vllm-chat.service"
+RESTART = "systemctl daemon-reload; systemctl restart vllm-chat.service"
+TABLE = "inet vllm_hardening"
+RELOAD_FILTER = "nft -f /etc/vllm-hardening/firewall.nft"
+SETTINGS = "/lib/systemd/systemd-sysctl"
+SSHD = "/etc/ssh/sshd_config.d/00-fault.conf"
+PROCESS_CONTROLS = frozenset({"SRV-03", "SRV-04", "SRV-05", "SRV-06"})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One deviation. `hosts`: where it makes sense; `unknown`: controls that cannot be judged while it lasts."""
+
+    name: str
+    make: str
+    unmake: str
+    controls: frozenset
+    hosts: tuple = ("npu01", "npu02")
+    unknown: frozenset = field(default_factory=frozenset)
+
+
+def fault(name, make, unmake, *controls, hosts=("npu01", "npu02"), unknown=frozenset()):
+    return Fault(name, make, unmake, frozenset(controls), hosts, frozenset(unknown))
+
+
+def edit(name, expression, *controls, hosts=("npu01", "npu02")):
+    """The unit edited with sed, reloaded and restarted."""
+    return fault(f"unit edited: {name}", f"cp -p {UNIT} /root/unit; sed -i '{expression}' {UNIT}; {RESTART}", f"cp -p /root/unit {UNIT}; {RESTART}",
+                 *controls, hosts=hosts)
+
+
+def weaken(directive, value, *controls):
+    """A sandbox option set to another value."""
+    return edit(f"{directive}={value}", f"/^{directive}=/d; s/^\\[Service\\]$/&\\n{directive}={value}/", *controls)
+
+
+def setting(name, value, *controls):
+    return fault(f"setting {name}={value}", f"sysctl -qw {name}='{value}'", SETTINGS, *controls)
+
+
+def mode(path, bits, back, *controls):
+    return fault(f"{path} has mode {bits}", f"chmod {bits} {path}", f"chmod {back} {path}", *controls)
+
+
+def owner(path, *controls):
+    return fault(f"{path} belongs to the service", f"chown vllm-chat {path}", f"chown root {path}", *controls)
+
+
+def sshd(line, *controls):
+    return fault(f"sshd: {line}", f"echo '{line}' > {SSHD}", f"rm {SSHD}", *controls)
+
+
+def listening(name, command):
+    """A foreign service that listens."""
+    return fault(
+        name,
+        f"systemd-run --quiet --collect --unit=fault {command}; for try in 1 2 3 4 5 6 7 8 9; do ss -Hln | grep -q :8111 && break; sleep 0.3; done",
+        "systemctl stop fault.service",
+        "SOC-02",
+    )
+
+
+def python(code):
+    return f'/usr/bin/python3 -c "{code}"'
+
+
+FAULTS = [
+    # the packet filter
+    fault("table deleted", f"nft delete table {TABLE}", RELOAD_FILTER, "NET-01", "NET-03", "FW-01"),
+    fault("table asleep", f"nft 'add table {TABLE} {{ flags dormant; }}'", RELOAD_FILTER, "NET-01", "NET-03", "FW-01", "FW-04"),
+    fault("everything flushed", "nft flush ruleset", RELOAD_FILTER, "NET-01", "NET-03", "FW-01"),
+    fault("foreign accept in our chain", f"nft insert rule {TABLE} input tcp dport 2375 accept", RELOAD_FILTER, "NET-01", "NET-03"),
+    fault("peers widened by a stranger", f"nft insert rule {TABLE} input ip saddr @B@.2.67 accept", RELOAD_FILTER, "NET-01", "NET-03"),
+    fault("foreign drop of a planned flow", "nft 'add table inet foreign; add chain inet foreign i { type filter hook input priority -10; }; "
+          "add rule inet foreign i tcp dport 28000-31999 drop'", "nft delete table inet foreign", "NET-02", "NET-03"),
+    # The chain's own last rule still drops, and a node that forwards nothing leaks nothing: the first line of defence is gone all the same.
+    fault("input accepts by default", f"nft 'add chain {TABLE} input {{ policy accept; }}'", RELOAD_FILTER, "FW-01"),
+    fault("forward accepts by default", f"nft 'flush chain {TABLE} forward; add chain {TABLE} forward {{ policy accept; }}'", RELOAD_FILTER, "FW-01"),
+    fault("rules not kept", "mv /etc/vllm-hardening/firewall.nft /root/", "mv /root/firewall.nft /etc/vllm-hardening/", "FW-02"),
+    fault("filter not started at boot", "systemctl -q disable vllm-hardening-firewall.service", "systemctl -q enable vllm-hardening-firewall.service", "FW-02"),
+    fault("filter's unit overridden", "mkdir -p /etc/systemd/system/vllm-hardening-firewall.service.d; "
+          "printf '[Service]\\nExecStart=\\nExecStart=/bin/true\\n' > /etc/systemd/system/vllm-hardening-firewall.service.d/x.conf; systemctl daemon-reload",
+          "rm -r /etc/systemd/system/vllm-hardening-firewall.service.d; systemctl daemon-reload", "FW-02"),
+    mode("/etc/vllm-hardening/firewall.nft", "0644", "0600", "FW-03"),
+    mode("/etc/vllm-hardening", "0777", "0755", "FW-03"),
+    owner("/etc/vllm-hardening/firewall.nft", "FW-03"),
+    # the network
+    fault("address too many", "ip address add @B@.2.200/24 dev eth2", "ip address del @B@.2.200/24 dev eth2", "NET-04"),
+    setting("net.ipv4.conf.eth1.accept_redirects", 1, "NET-05"),
+    setting("net.ipv4.conf.eth2.rp_filter", 0, "NET-05"),
+    setting("net.ipv4.conf.eth2.arp_ignore", 0, "NET-05"),
+    setting("net.ipv4.conf.eth0.accept_source_route", 1, "NET-05"),
+    setting("net.ipv4.tcp_syncookies", 0, "NET-05"),
+    setting("net.ipv6.conf.eth1.accept_redirects", 1, "NET-05"),
+    setting("net.ipv4.ip_local_port_range", "32768 60999", "NET-06"),
+    setting("net.ipv4.ip_local_reserved_ports", "", "NET-06"),
+    # Forwarding switched off makes the kernel reset what it implies, so that the settings have to be applied once more.
+    fault("setting net.ipv4.ip_forward=1", "sysctl -qw net.ipv4.ip_forward=1", f"{SETTINGS}; {SETTINGS}", "NET-07"),
+    setting("net.ipv6.conf.all.forwarding", 1, "NET-07"),
+    fault("settings not kept", "mv /etc/sysctl.d/90-vllm-hardening.conf /root/", "mv /root/90-vllm-hardening.conf /etc/sysctl.d/", "NET-08"),
+    mode("/etc/sysctl.d/90-vllm-hardening.conf", "0666", "0644", "NET-08"),
+    # sockets
+    edit("engine on every interface", "s/^\\[Service\\]$/&\\nEnvironment=STANDIN_LISTEN=0.0.0.0:20555/", "SOC-01"),
+    edit("engine on every interface of IPv6", "s/^\\[Service\\]$/&\\nEnvironment=STANDIN_LISTEN=[::]:20555/", "SOC-01"),
+    edit("engine on an unplanned port", "s/^\\[Service\\]$/&\\nEnvironment=STANDIN_LISTEN=@B@.2.@N@:27550/", "SOC-01"),
+    listening("foreign service on every interface", python("import socket,time; s=socket.socket(); s.bind(('0.0.0.0',8111)); s.listen(); time.sleep(900)")),
+    listening("foreign service on one address", python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',8111)); s.listen(); time.sleep(900)")),
+    listening("foreign service over UDP", python("import socket,time; s=socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0',8111)); time.sleep(900)")),
+    # parameters
+    edit("--host left out", "s/ --host [^ ]*/ --host 0.0.0.0/", "PAR-01", "SOC-01", "SOC-03", hosts=("npu01",)),
+    edit("--port the default", "s/ --port [^ ]*/ --port 8000/", "PAR-02", "SOC-01", "SOC-03", hosts=("npu01",)),
+    edit("data-parallel-address on another segment", "s/ --data-parallel-address [^ ]*/ --data-parallel-address @B@.0.11/", "PAR-03"),
+    edit("data-parallel-rpc-port left out", "s/ --data-parallel-rpc-port [^ ]*//", "PAR-04"),
+    edit("data-parallel-rpc-port the default", "s/ --data-parallel-rpc-port [^ ]*/ --data-parallel-rpc-port 29550/", "PAR-04"),
+    edit("VLLM_HOST_IP on another segment", "s/VLLM_HOST_IP=.*/VLLM_HOST_IP=@B@.1.@N@/", "PAR-05", "SOC-01"),
+    edit("VLLM_DP_MASTER_IP the default", "s/VLLM_DP_MASTER_IP=.*/VLLM_DP_MASTER_IP=127.0.0.1/", "PAR-06"),
+    edit("VLLM_DP_MASTER_PORT the default", "s/VLLM_DP_MASTER_PORT=.*/VLLM_DP_MASTER_PORT=0/", "PAR-07"),
+    edit("--trust-remote-code added", "s/^ExecStart=.*/& --trust-remote-code/", "PAR-08"),
+    edit("--enforce-eager removed", "s/ --enforce-eager//", "PAR-08"),
+    edit("HF_HUB_OFFLINE removed", "/HF_HUB_OFFLINE/d", "PAR-09"),
+    edit("development mode", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_SERVER_DEV_MODE=1/", "PAR-10"),
+    edit("insecure serialisation", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_ALLOW_INSECURE_SERIALIZATION=1/", "PAR-10"),
+    edit("a key in the environment", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_API_KEY=abc/", "PAR-11"),
+    edit("a key on the command line", "s/^ExecStart=.*/& --api-key abc/", "PAR-08", "PAR-11"),
+    # the service
+    fault("service stopped on the head", "systemctl stop vllm-chat.service", "systemctl start vllm-chat.service", "SRV-01", "SOC-03", hosts=("npu01",),
+          unknown=PROCESS_CONTROLS),
+    fault("service stopped", "systemctl stop vllm-chat.service", "systemctl start vllm-chat.service", "SRV-01", hosts=("npu02",), unknown=PROCESS_CONTROLS),
+    fault("service disabled", "systemctl -q disable vllm-chat.service", "systemctl -q enable vllm-chat.service", "SRV-01"),
+    fault("unit changed and not reloaded", f"touch -d '+1 minute' {UNIT}", f"touch {UNIT}; {RESTART}", "SRV-01", "SRV-06"),
+    fault("unit changed and not restarted", f"touch -d '+1 minute' {UNIT}; systemctl daemon-reload", f"touch {UNIT}; {RESTART}", "SRV-06"),
+    edit("runs as root", "s/^User=.*/User=root/", "SRV-02", "SRV-03"),
+    edit("runs as another service's user", "s/^User=.*/User=nobody/; s/^Group=.*/Group=nogroup/", "SRV-02", "SRV-03"),
+    fault("engine started by hand as the service's user",
+          "VLLM_HOST_IP=127.0.0.1 setsid runuser -u vllm-chat -- /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; sleep 1",
+          "pkill -F /run/fault.pid; pkill -xf '/usr/bin/python3 /opt/vllm/current/bin/vllm serve x'; sleep 0.5", "SRV-07"),
+    fault("engine started by hand as root",
+          "VLLM_HOST_IP=127.0.0.1 setsid /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; sleep 1",
+          "pkill -xf '/usr/bin/python3 /opt/vllm/current/bin/vllm serve x'; sleep 0.5", "SRV-07"),
+    weaken("ProtectSystem", "full", "SRV-08"),
+    weaken("ProtectHome", "no", "SRV-08"),
+    weaken("PrivateTmp", "no", "SRV-08"),
+    weaken("UMask", "0022", "SRV-08"),
+    weaken("ReadWritePaths", "/etc", "SRV-08"),
+    weaken("DevicePolicy", "auto", "SRV-09"),
+    weaken("DeviceAllow", "/dev/mem rw", "SRV-09"),
+    weaken("ProtectKernelModules", "no", "SRV-10"),
+    weaken("ProtectKernelTunables", "no", "SRV-10"),
+    weaken("ProtectControlGroups", "no", "SRV-10"),
+    weaken("ProtectClock", "no", "SRV-10"),
+    weaken("ProtectProc", "default", "SRV-10"),
+    weaken("CapabilityBoundingSet", "CAP_NET_RAW", "SRV-04", "SRV-11"),
+    weaken("RestrictNamespaces", "no", "SRV-11"),
+    weaken("LockPersonality", "no", "SRV-11"),
+    weaken("RestrictSUIDSGID", "no", "SRV-11"),
+    weaken("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET", "SRV-11"),
+    weaken("SystemCallFilter", "@system-service @mount", "SRV-12"),
+    weaken("SystemCallArchitectures", "", "SRV-12"),
+    edit("packets to anywhere", "/^IPAddressDeny=/d", "SRV-13"),
+    edit("packets to a stranger", "s/^\\[Service\\]$/&\\nIPAddressAllow=192.0.2.0\\/24/", "SRV-13"),
+    fault("drop-in", f"mkdir -p {UNIT}.d; printf '[Service]\\nNice=1\\n' > {UNIT}.d/x.conf; {RESTART}", f"rm -r {UNIT}.d; {RESTART}", "SRV-14"),
+    fault("drop-in with a dangerous variable", f"mkdir -p {UNIT}.d; printf '[Service]\\nEnvironment=LD_PRELOAD=/x.so\\n' > {UNIT}.d/x.conf; {RESTART}",
+          f"rm -r {UNIT}.d; {RESTART}", "PAR-10", "SRV-14"),
+    owner(UNIT, "SRV-14"),
+    mode(UNIT, "0666", "0644", "SRV-14"),
+    # files and accounts
+    mode("/srv/models/tiny", "0777", "0755", "FIL-01"),
+    owner("/srv/models/tiny/config.json", "FIL-01"),
+    mode("/opt/vllm", "0775", "0755", "FIL-02"),
+    owner("/opt/vllm", "FIL-02"),
+    mode("/etc/vllm-hardening/credentials/example", "0644", "0600", "FIL-03"),
+    mode("/etc/vllm-hardening/credentials", "0755", "0700", "FIL-03"),
+    sshd("PermitRootLogin yes", "ACC-01"),
+    sshd("PasswordAuthentication yes", "ACC-02"),
+    sshd("KbdInteractiveAuthentication yes", "ACC-02"),
+    sshd("PermitEmptyPasswords yes", "ACC-03"),
+    sshd("HostbasedAuthentication yes", "ACC-03"),
+    fault("service account with a shell", "chsh -s /bin/bash vllm-chat", "chsh -s /usr/sbin/nologin vllm-chat", "ACC-04"),
+    fault("service account with a password", "echo vllm-chat:x1y2z3 | chpasswd", "usermod -p '!' vllm-chat", "ACC-04"),
+    fault("service account in a privileged group", "gpasswd -a vllm-chat sudo", "gpasswd -d vllm-chat sudo", "ACC-05"),
+    fault("service account in sudoers", "echo 'vllm-chat ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/x", "rm /etc/sudoers.d/x", "ACC-05"),
+]

@@ -1,0 +1,129 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Makes the deviations of the fault table in a lab, two at a time on two hosts, and compares what the audit reports.
+
+    python3 tests/audit/run_faults.py --lab NAME --block 10.NN [--only WORDS] [--report FILE]
+
+The lab has to be up (tests/lab/lab up) and prepared (tests/audit/prepare.yml). Leaves with 1 when anything is reported otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from fault_table import FAULTS  # pylint: disable=wrong-import-position
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NUMBERS = {"npu01": "11", "npu02": "12"}
+
+
+class Lab:
+    """The hosts, and an audit of them."""
+
+    def __init__(self, name, block):
+        self.name, self.block = name, block
+
+    def run(self, host, script):
+        """Run a shell script on a host as root, past its network."""
+        script = script.replace("@N@", NUMBERS[host]).replace("@B@", self.block)
+        command = [os.path.join(ROOT, "tests/lab/lab"), "exec", "--name", self.name, host, "sh", "-c", script]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            print(f"    {host}: {script!r} left with {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
+
+    def audit(self):
+        """{host: ({failed controls}, {unknown controls})} and the findings."""
+        with tempfile.TemporaryDirectory() as directory:
+            command = ["ansible-playbook", "-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/audit/instances.yml",
+                       f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}", "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+            try:
+                with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
+                    document = json.load(stream)
+            except FileNotFoundError:
+                raise SystemExit(f"the audit wrote no report (exit {done.returncode}):\n{done.stdout[-3000:]}") from None
+        seen = {host: (set(), set()) for host in NUMBERS}
+        for finding in document["findings"]:
+            if finding["status"] in ("fail", "unknown"):
+                seen[finding["host"]][finding["status"] == "unknown"].add(finding["control"])
+        return seen, document
+
+
+def pairs(faults):
+    """Faults two at a time, on npu01 and npu02; None where a host has none."""
+    waiting = list(faults)
+    while waiting:
+        first = next((item for item in waiting if "npu01" in item.hosts), None)
+        if first:
+            waiting.remove(first)
+        second = next((item for item in reversed(waiting) if "npu02" in item.hosts), None)
+        if second:
+            waiting.remove(second)
+        yield first, second
+
+
+def main():
+    """Run the table."""
+    parser = argparse.ArgumentParser(description="Fault table of the audit")
+    parser.add_argument("--lab", required=True)
+    parser.add_argument("--block", required=True, help="the lab's block, such as 10.77")
+    parser.add_argument("--only", default="", help="only faults whose names contain this")
+    parser.add_argument("--report", help="write the outcome of every fault as JSON")
+    options = parser.parse_args()
+    lab = Lab(options.lab, options.block)
+    begun = time.monotonic()
+    clean, _document = lab.audit()
+    base = {host: unknown for host, (_failed, unknown) in clean.items()}
+    print(f"clean lab: failed {[sorted(failed) for failed, _unknown in clean.values()]}, unknown {[sorted(unknown) for unknown in base.values()]}", flush=True)
+    wrong = sum(len(failed) for failed, _unknown in clean.values())
+    chosen = [item for item in FAULTS if options.only in item.name]
+    outcomes = []
+    for couple in pairs(chosen):
+        placed = {host: item for host, item in zip(NUMBERS, couple) if item}
+        for host, item in placed.items():
+            lab.run(host, item.make)
+        seen, document = lab.audit()
+        for host, item in placed.items():
+            lab.run(host, item.unmake)
+        for host in NUMBERS:
+            item = placed.get(host)
+            failed, unknown = seen[host]
+            expected = item.controls if item else frozenset()
+            allowed = base[host] | (item.unknown if item else frozenset())
+            good = failed == expected and unknown <= allowed
+            evidence = {finding["control"]: finding["observed"] for finding in document["findings"] if finding["host"] == host and finding["status"] == "fail"}
+            outcomes.append(
+                {
+                    "fault": item.name if item else None,
+                    "host": host,
+                    "expected": sorted(expected),
+                    "failed": sorted(failed),
+                    "unknown": sorted(unknown),
+                    "observed": evidence,
+                    "good": good,
+                }
+            )
+            wrong += not good
+            if item or not good:
+                print(
+                    f"{'ok   ' if good else 'WRONG'} {time.monotonic() - begun:6.0f} s  {host}  {item.name if item else 'nothing'}: {sorted(failed)}"
+                    + ("" if good else f", expected {sorted(expected)}, unknown {sorted(unknown - allowed)}, observed {json.dumps(evidence)[:400]}"),
+                    flush=True,
+                )
+    if options.report:
+        with open(options.report, "w", encoding="utf-8") as stream:
+            json.dump(outcomes, stream, indent=1)
+    made = sum(outcome["fault"] is not None for outcome in outcomes)
+    print(f"{made} faults, {wrong} reported otherwise than the table says, {time.monotonic() - begun:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

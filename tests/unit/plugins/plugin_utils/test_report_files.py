@@ -1,0 +1,78 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The reports on disk: history, manifest, chain and signature."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
+    HISTORY, MANIFEST, NAMESPACE, ReportError, digest, read_history, write_reports)
+
+DOCUMENT = {
+    "generated": "2026-06-01T00:00:00+00:00", "verdict": "findings", "counts": {"pass": 1, "fail": 1, "waived": 0, "unknown": 0},
+    "wire": {"counts": {"LEAK": 2, "BROKEN": 0}}}
+
+
+def verified(directory, public_key):
+    signers = directory.parent / "allowed_signers"
+    signers.write_text(f"audit {public_key}")
+    with open(directory / MANIFEST, encoding="utf-8") as manifest:
+        done = subprocess.run(["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "audit", "-n", NAMESPACE, "-s", str(directory / f"{MANIFEST}.sig")],
+                              stdin=manifest, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.fixture(name="key")
+def a_key(tmp_path):
+    path = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+def test_runs_are_chained_and_remembered(tmp_path):
+    directory = tmp_path / "audit"
+    write_reports(str(directory), {"report.json": "{}"}, DOCUMENT)
+    first = digest(directory / MANIFEST)
+    write_reports(str(directory), {"report.json": "{ }"}, {**DOCUMENT, "verdict": "compliant"})
+    manifest = json.loads((directory / MANIFEST).read_text())
+    assert manifest["previous"] == first
+    assert manifest["files"]["report.json"] == digest(directory / "report.json")
+    assert manifest["files"][HISTORY] == digest(directory / HISTORY)
+    assert [run["verdict"] for run in read_history(str(directory))] == ["findings", "compliant"]
+
+
+def test_a_signature_holds_until_a_byte_changes(tmp_path, key):
+    directory = tmp_path / "audit"
+    write_reports(str(directory), {"report.json": "{}"}, DOCUMENT, str(key))
+    public = key.with_suffix(".pub").read_text()
+    assert verified(directory, public)
+    (directory / MANIFEST).write_text((directory / MANIFEST).read_text().replace("findings", "compliant"))
+    assert not verified(directory, public)
+
+
+def test_an_unsigned_run_leaves_no_old_signature(tmp_path, key):
+    directory = tmp_path / "audit"
+    write_reports(str(directory), {}, DOCUMENT, str(key))
+    write_reports(str(directory), {}, DOCUMENT)
+    assert not (directory / f"{MANIFEST}.sig").exists()
+
+
+def test_a_key_that_is_none_is_refused(tmp_path):
+    (tmp_path / "nonsense").write_text("x")
+    with pytest.raises(ReportError, match="vllm_audit_signing_key"):
+        write_reports(str(tmp_path / "audit"), {}, DOCUMENT, str(tmp_path / "nonsense"))
+
+
+def test_a_directory_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "audit").write_text("x")
+    with pytest.raises(ReportError, match="vllm_audit_directory"):
+        write_reports(str(tmp_path / "audit"), {}, DOCUMENT)
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "[]", "{}", '{"counts": 1}', '{"counts": {}, "generated": 1}'])
+def test_lines_of_the_history_that_are_none_are_left_out(tmp_path, line):
+    (tmp_path / HISTORY).write_text(line + "\n")
+    assert read_history(str(tmp_path)) == []
