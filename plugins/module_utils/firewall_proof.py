@@ -14,6 +14,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_netw
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
+    DIRECTION,
     DPORT,
     ESTABLISHED,
     EXTENSIONS,
@@ -23,6 +24,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     NEW,
     NO_UID,
     OIF,
+    OLDER,
     PROTOCOL,
     RELATED,
     SADDR,
@@ -39,6 +41,11 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_seman
 
 _EPHEMERAL = [(1024, 65535)]
 _SYN, _ACKS, _ANSWERS = [(0x02, 0x02)], [(0x10, 0x11), (0x18, 0x19)], [(0x10, 0x12), (0x18, 0x19)]
+# What can be the source of a connection from elsewhere: not "this network", loopback, multicast or broadcast.
+_SOURCES = {
+    "ip": [(0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF)],
+    "ip6": [(2, (0xFF << 120) - 1)],
+}
 _MOST_BOXES, _MOST_FINDINGS, _MOST_NAMES = 4000, 40, 6
 
 
@@ -274,9 +281,11 @@ class _Judge:
         """What the kernel's own IP code refuses before or after the hooks, or what cannot be."""
         last = len(self.space.interfaces) - 1
         foreign = complement(self.interface("lo"), last)
+        fresh = complement([(ESTABLISHED, RELATED)], len(STATES) - 1)
+        boxes = [{STATE: fresh, DIRECTION: [(1, 1)]}, {STATE: fresh, OLDER: [(1, 1)]}]
         if where == "output":
-            return [{OIF: [(0, 0)]}]
-        boxes = [{IIF: [(0, 0)]}]
+            return [*boxes, {OIF: [(0, 0)]}]
+        boxes.append({IIF: [(0, 0)]})
         if where == "forward":
             boxes.append({OIF: [(0, 0)]})
             for low, high, at in self.filter.output_interfaces():
@@ -314,7 +323,10 @@ class _Judge:
             return entry
         path = "sent" if where == "output" else "received"
         decided = self.decided(raw, where, 0)
-        phases = [("opening", path, required, NEW, _SYN, decided, raw), ("established", path, required, ESTABLISHED, _ACKS, decided, raw)]
+        phases = [
+            ("opening", path, required, NEW, _SYN, decided, raw),
+            ("established", path, required, ESTABLISHED, _ACKS, decided, raw),
+        ]
         if where == "input":
             back = self.filter.sent()
             phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output", 1), back))
@@ -322,6 +334,7 @@ class _Judge:
             back = self.filter.received(assume_local=True)
             phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input", 1), back))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
+            boxes = [{**one, OLDER: [(0, 0)], DIRECTION: [(1, 1)] if phase == "answer" else [(0, 0)]} for one in boxes]
             found = self.phase(boxes, state, flags, verdicts, flow)
             if found is None or (entry["status"] == "unknown" and found[0] != "broken"):
                 continue
@@ -340,6 +353,10 @@ class _Judge:
         if PROTOCOL not in box:
             box[PROTOCOL] = [(6, 6)]
         box.setdefault(SPORT, _EPHEMERAL)
+        if where != "output":
+            box[SADDR] = intersect(box.get(SADDR, self.everything), _SOURCES[self.family])
+            if not box[SADDR]:
+                return [], "none of its sources can send packets"
         box[EXTENSIONS] = [(0, 0)]
         strangers = complement(sorted([(0, 0), *self.interface("lo")]), len(self.space.interfaces) - 1)
         if where == "output":
@@ -373,10 +390,14 @@ class _Judge:
             wanted = intersect(own, box.get(DADDR, self.everything))
             if not wanted:
                 continue
-            one = {**box, IIF: [(at, at)], DADDR: wanted}
+            # The host's own addresses as sources are for loopback.
+            others = complement(sorted((address, address) for address in set(self.host.addresses(self.family))), self.everything[0][1])
+            one = {**box, IIF: [(at, at)], DADDR: wanted, SADDR: intersect(box.get(SADDR, self.everything), others)}
+            if not one[SADDR]:
+                continue
             if not flow["interface"]:
                 routed = self.host.sources_by(self.family, interface["index"])
-                reachable = intersect(box.get(SADDR, self.everything), routed) if routed is not None else None
+                reachable = intersect(one[SADDR], routed) if routed is not None else None
                 if reachable:
                     one[SADDR] = reachable
             boxes.append(one)

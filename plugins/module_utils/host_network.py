@@ -268,7 +268,9 @@ class Host:
     def fib(self, space, expression, hook):
         """The cells of a `fib` expression's answer, or None where it is beyond what this picture tells."""
         family, flags, result = space.family, expression["flags"], expression["result"]
-        if flags & (4 | 16) or any(one["index"] == 0 for one in space.interfaces[1:]):
+        if flags & 4 and self.data["policy_routing"][family]:
+            return None  # marks choose routes only where rules say so
+        if flags & 16 or any(one["index"] == 0 for one in space.interfaces[1:]):
             return None
         rank = DADDR if flags & 2 else SADDR
         by_interface = bool(flags & 8)

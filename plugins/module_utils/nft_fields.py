@@ -13,7 +13,7 @@ import sys
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import Diagrams, Rename
 
-PROTOCOL, STATE, IIF, OIF = 1000, 2000, 3000, 4000
+PROTOCOL, STATE, DIRECTION, OLDER, IIF, OIF = 1000, 2000, 2500, 2600, 3000, 4000
 ICMP_TYPE, ICMP_CODE, TCP_FLAGS, DPORT = 5000, 6000, 7000, 8000
 SADDR, DADDR, SPORT, UID, EXTENSIONS = 9000, 10000, 11000, 12000, 13000
 NATTED, REROUTED = 14000, 15000
@@ -25,7 +25,8 @@ STATE_BITS = (1, 2, 4, 8, 64)
 INVALID, ESTABLISHED, RELATED, NEW, UNTRACKED = range(5)
 
 NAMES = {
-    PROTOCOL: "protocol", STATE: "state", IIF: "iif", OIF: "oif", ICMP_TYPE: "icmp_type", ICMP_CODE: "icmp_code",
+    PROTOCOL: "protocol", STATE: "state", DIRECTION: "direction", OLDER: "older than the rules",
+    IIF: "iif", OIF: "oif", ICMP_TYPE: "icmp_type", ICMP_CODE: "icmp_code",
     TCP_FLAGS: "tcp_flags", DPORT: "dport", SADDR: "saddr", DADDR: "daddr", SPORT: "sport", UID: "skuid",
     EXTENSIONS: "extension_headers",
 }
@@ -142,7 +143,7 @@ class Space:
         self._cases = {}
         self._conditions = {}
         for rank, maximum in (
-            (PROTOCOL, 255), (STATE, len(STATES) - 1), (IIF, len(interfaces) - 1), (OIF, len(interfaces) - 1),
+            (PROTOCOL, 255), (STATE, len(STATES) - 1), (DIRECTION, 1), (OLDER, 1), (IIF, len(interfaces) - 1), (OIF, len(interfaces) - 1),
             (ICMP_TYPE, 255), (ICMP_CODE, 255), (TCP_FLAGS, 255), (DPORT, 65535), (SADDR, (1 << self.bits) - 1),
             (DADDR, (1 << self.bits) - 1), (SPORT, 65535), (UID, NO_UID), (EXTENSIONS, 1),
         ):
@@ -154,6 +155,7 @@ class Space:
         self.views = {
             "protocol": View(PROTOCOL, 1, "big"),
             "state": View(STATE, 4, "table", [bit.to_bytes(4, sys.byteorder) for bit in STATE_BITS]),
+            "direction": View(DIRECTION, 1, "big"),
             "iif": View(IIF, 4, "table", [one["index"].to_bytes(4, sys.byteorder) for one in interfaces]),
             "oif": View(OIF, 4, "table", [one["index"].to_bytes(4, sys.byteorder) for one in interfaces]),
             "iifname": View(IIF, 16, "table", [one["name"] for one in interfaces]),
@@ -273,6 +275,24 @@ class Space:
             other = [(self.packet_view("ip6 header byte 6", 1), 0, 0xFF, 0)]
             case = self._cases["next header"] = Case(selector, [plain, other], EXTENSIONS, [[(0, 0)], [(1, 1)]])
         return case
+
+    def status_cells(self):
+        """The cells of connection tracking's status bits.
+
+        A connection's first packet has its destination translated where a rule has just done so, and its source not yet;
+        of later packets the status is not known.
+        """
+        case = self._cases.get("status")
+        if case is None:
+            pick = [self.diagrams.terminal(("pick", i)) for i in range(3)]
+            first = self.diagrams.select(REROUTED, [(0, 0)], pick[0], pick[1])
+            selector = self.diagrams.select(STATE, [(NEW, NEW)], first, pick[2])
+            low = self.free_view("ct status, low byte", 1)
+            cells = [[(low, 0, 0xCF, 0)], [(low, 0, 0xCF, 0x20)], [(low, 0, 0xFF, 0)]]
+            case = self._cases["status"] = Case(selector, cells)
+        rest = [(self.free_view(f"ct status, byte {k}", 1), 0, 0xFF, 0) for k in range(1, 4)]
+        cells = [(case, 0, 0xFF, 0), *rest]
+        return cells if _LITTLE else cells[::-1]
 
     def transport_cells(self, offset, size):
         """The cells of the transport header; what they mean depends on the protocol."""

@@ -105,7 +105,7 @@ def value_text(name, data):
         return text if len(data) == width else f"{text}/{8 * len(data)}"
     if name in ("iifname", "oifname"):
         stripped = bytes(data).rstrip(b"\0").decode("utf-8", "backslashreplace")
-        return f'"{stripped}"' if len(data) == 16 else f'"{stripped}*"'
+        return f'"{stripped}"' if len(data) == 16 or b"\0" in data else f'"{stripped}*"'
     if name in ("th sport . dport",):
         return f"{int.from_bytes(data[:2], 'big')} . {int.from_bytes(data[2:], 'big')}"
     big = int.from_bytes(data, "big")
@@ -197,6 +197,8 @@ def _compared(registers, register, sign, data):
             if prefix:
                 return f"{name} {sign}{value_text(name, data)}/{bits}"
         return f"{name} & 0x{mask.hex()} {sign or '== '}0x{data.hex()}"
+    if _name(what).endswith(" exists"):
+        return _name(what)[: -len(" exists")] + (" missing" if any(data) == bool(sign) else " exists")
     return f"{_name(what)} {sign}{value_text(_name(what), data)}"
 
 

@@ -13,12 +13,14 @@ import sys
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
+    DIRECTION,
     ESTABLISHED,
     IIF,
     INVALID,
     NATTED,
     NEW,
     OIF,
+    OLDER,
     RELATED,
     REROUTED,
     STATE,
@@ -115,7 +117,9 @@ def _common(low, high):
 
 def _mention(data, size, names, indexes):
     if size == 16:
-        names.add(bytes(data))
+        # A name that is compared with its closing zero is meant whole, without it as a prefix.
+        exact = len(data) == 16 or b"\0" in data
+        names.add(bytes(data).partition(b"\0")[0].ljust(16, b"\0") if exact else bytes(data))
     elif len(data) == 4:
         indexes.add(int.from_bytes(data, sys.byteorder))
 
@@ -222,13 +226,17 @@ class Filter:
             going_on = self.diagrams.map_terminals(one, "accept goes on", self._goes_on)
             rest = self._pick(NATTED, [(1, 1)], self._accept, diagram)
             diagram = self.diagrams.seq(going_on, rest)
-        translated = self.space.unknown_value(DADDR, "translated as the connection's first packet")
+        first = self.diagrams.assign(diagram, ((NATTED, 0),), remember=False)
+        # Later packets of the same direction fare like the first, unless that came before these rules; answers get back
+        # what the first had before.
         follow = self._accept
-        if hook in (PREROUTING, OUTPUT):
-            atom = self.space.atom("the connection was translated", hook)
+        if hook == PREROUTING or (hook == OUTPUT and any(self._is_nat(one[1]) for one in self.base_chains(INPUT))):
+            translated = self.space.unknown_value(DADDR, "of the connection before its translation")
+            atom = self.space.atom("the connection's source was translated", hook)
             moved = self.diagrams.terminal(("accept", tuple(sorted({DADDR: translated, REROUTED: 1}.items()))))
             follow = self._pick(self.diagrams.rank[atom], [(1, 1)], moved, self._accept)
-        first = self.diagrams.assign(diagram, ((NATTED, 0),), remember=False)
+        alike = self._pick(OLDER, [(0, 0)], first, self._accept)
+        follow = self._pick(DIRECTION, [(0, 0)], alike, follow)
         related = self.space.atom("the related packet begins a connection", hook)
         maybe = self._pick(self.diagrams.rank[related], [(1, 1)], first, follow)
         by_state = self._pick(STATE, [(NEW, NEW)], first, self._accept)
@@ -409,7 +417,9 @@ class _Walker:
             return None
         if stage[0] == "nat":
             value = self.diagrams.lookup(self.owner._nat(hook, stage[1]), self.values)
-            if self.get(STATE) == NEW:
+            if self.get(STATE) == NEW or (
+                self.get(STATE) == ESTABLISHED and not self.get(DIRECTION) and not self.get(OLDER)
+            ):
                 for table, chain in stage[1]:
                     outcome = self.base_chain(hook, table, chain)
                     if outcome is not None:

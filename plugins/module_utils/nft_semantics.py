@@ -63,13 +63,13 @@ _META_PROTOCOL, _META_MARK, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME =
 _META_SKUID, _META_NFPROTO, _META_L4PROTO, _META_RANDOM = 10, 15, 16, 24
 _META_TIMES = (_META_RANDOM, 30, 31, 32)
 _CT = {
-    1: ("ct direction", 1), 2: ("ct status", 4), 3: ("ct mark", 4), 4: ("ct secmark", 4), 5: ("ct expiration", 4),
+    3: ("ct mark", 4), 4: ("ct secmark", 4), 5: ("ct expiration", 4),
     6: ("ct helper", 16), 8: ("ct saddr", 16), 9: ("ct daddr", 16), 10: ("ct protocol", 1), 11: ("ct proto-src", 2),
     12: ("ct proto-dst", 2), 13: ("ct label", 16), 14: ("ct packets", 8), 15: ("ct bytes", 8), 16: ("ct avgpkt", 8),
     17: ("ct zone", 2), 19: ("ct saddr", 4), 20: ("ct daddr", 4), 21: ("ct saddr", 16), 22: ("ct daddr", 16),
     23: ("ct id", 4),
 }
-_CT_STATE, _CT_MARK, _CT_L3PROTOCOL, _CT_PROTOCOL = 0, 3, 7, 10
+_CT_STATE, _CT_DIRECTION, _CT_STATUS, _CT_MARK, _CT_L3PROTOCOL, _CT_PROTOCOL = 0, 1, 2, 3, 7, 10
 _HARMLESS = frozenset(("counter", "log", "last", "dup", "flow_offload"))
 _FIB_OIF, _FIB_OIFNAME, _FIB_TYPE = 1, 2, 3
 _FIB_SADDR, _FIB_DADDR, _FIB_MARK, _FIB_IIF, _FIB_OIF_FLAG, _FIB_PRESENT = 1, 2, 4, 8, 16, 32
@@ -474,6 +474,10 @@ class Rules:
             cells = [2 if space.family == "ip" else 10]
         elif key == _CT_PROTOCOL:
             cells = space.cells(space.views["protocol"])
+        elif key == _CT_DIRECTION:
+            cells = space.cells(space.views["direction"])
+        elif key == _CT_STATUS:
+            cells = space.status_cells()
         elif key in _CT:
             name, size = _CT[key]
             if "direction" in expression:
@@ -696,7 +700,7 @@ class Rules:
 
     def _translated(self, environment):
         environment[NATTED] = 1
-        if DADDR in environment:
+        if DADDR in environment or DPORT in environment:
             environment[REROUTED] = 1
         return self.diagrams.terminal(("accept", tuple(sorted(environment.items()))))
 

@@ -217,6 +217,7 @@ class Evaluator:
                   "ip6 header byte 0": 0x60 | packet["dscp"] >> 2, "ip6 header byte 1": (packet["dscp"] & 3) << 6}
         values = {
             fields.PROTOCOL: packet["protocol"], fields.STATE: fields.STATES.index(packet["state"]),
+            fields.OLDER: int(packet["state"] == "established"), fields.DIRECTION: int(packet.get("direction") == "reply"),
             fields.IIF: names[packet["iif"]] if packet["iif"] else 0, fields.OIF: names[packet["oif"]] if packet["oif"] else 0,
             fields.ICMP_TYPE: packet["type"], fields.ICMP_CODE: packet["code"], fields.TCP_FLAGS: packet["flags"],
             fields.SADDR: int(ip_address(packet["source"])), fields.DADDR: int(ip_address(packet["destination"])),

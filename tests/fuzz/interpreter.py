@@ -210,6 +210,8 @@ def _value(packet, field):
         return packet["oif"] or ""
     if field == "ct state":
         return packet["state"]
+    if field == "ct direction":
+        return packet.get("direction", "original") if packet["state"] in ("new", "established", "related") else None
     if field == "meta mark":
         return packet["mark"]
     if field == "meta nfproto":

@@ -170,7 +170,7 @@ class Laboratory:
             back = self._tcp(family, peer, 7002, host, self.port + 2)
             self.inject("eth0", dict(back, flags=18, seq=5000, ack=(opening["seq"] + 1) & 0xFFFFFFFF), b"")
             self._expect("eth0", 6, (self.port + 2, 7002))
-            self._both(back, "input", "output", 4900, opening["seq"])
+            self._both(back, "input", "output", 4900, opening["seq"], outward=True)
             # Through the host, both ends outside.
             through = dict(self._tcp(family, peer, self.port + 3, beyond, 7003), oif="eth1", path="forward")
             self.inject("eth0", dict(through, flags=2, seq=1, ack=0), b"")
@@ -181,7 +181,8 @@ class Laboratory:
             self.inject("eth0", dict(through, flags=16, seq=2, ack=2), b"")
             self._expect("eth1", 6, (self.port + 3, 7003))
             for one in (through, other):
-                self.connections.append(dict(one, flags=16, seq=2, ack=2, state="established"))
+                way = "original" if one is through else "reply"
+                self.connections.append(dict(one, flags=16, seq=2, ack=2, state="established", direction=way))
             # UDP: a question and an answer, both ways.
             endpoint = socket.socket(number, socket.SOCK_DGRAM)
             endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -198,7 +199,7 @@ class Laboratory:
             reply = self._tcp(family, peer, 7004, host, self.port, protocol=17)
             self.inject("eth0", reply, b"!")
             endpoint.recv(100)
-            self._both(reply, "input", "output")
+            self._both(reply, "input", "output", outward=True)
 
     def _tcp(self, family, source, sport, destination, dport, protocol=6):
         return {
@@ -206,11 +207,12 @@ class Laboratory:
             "flags": 16, "seq": 0, "ack": 0, "iif": "eth0", "oif": None, "path": "input", "ttl": 64, "dscp": 0, "type": 0, "code": 0,
         }
 
-    def _both(self, packet, path_there, path_back, seq=0, ack=0):
-        there = dict(packet, path=path_there, seq=seq, ack=ack, state="established")
+    def _both(self, packet, path_there, path_back, seq=0, ack=0, outward=False):
+        ways = ("reply", "original") if outward else ("original", "reply")
+        there = dict(packet, path=path_there, seq=seq, ack=ack, state="established", direction=ways[0])
         back = dict(
             packet, path=path_back, source=packet["destination"], destination=packet["source"], sport=packet["dport"],
-            dport=packet["sport"], iif=None, oif="eth0", seq=ack, ack=seq, state="established",
+            dport=packet["sport"], iif=None, oif="eth0", seq=ack, ack=seq, state="established", direction=ways[1],
         )
         self.connections += [there, back]
 

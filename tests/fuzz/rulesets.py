@@ -248,7 +248,7 @@ class Generator:
                 return ("flags any", mask)
             return ("flags", mask, random.choice((0x02, 0x10, 0x12, 0x01, 0x04)) & mask)
         hook = chain["hook"] if chain else None
-        fields = ["tcp dport", "tcp dport", "udp dport", "tcp sport", "udp sport", "meta l4proto", "ct state", "meta mark"]
+        fields = ["tcp dport", "tcp dport", "udp dport", "tcp sport", "udp sport", "meta l4proto", "ct state", "ct state", "meta mark", "ct direction"]
         if hook != "output":
             fields += ["iifname", "iifname"]
         if hook in ("forward", "output", "postrouting"):
@@ -288,6 +288,8 @@ class Generator:
             return random.sample((1, 128, 129, 133), random.choice((1, 1, 2)))
         if field.endswith("code"):
             return [random.choice((0, 0, 1, 5))]
+        if field == "ct direction":
+            return [random.choice(("original", "reply"))]
         if field == "meta mark":
             return [random.choice((0, 1, 2, 3))]
         if field == "meta nfproto":
