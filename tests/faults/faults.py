@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 
-from injections import INJECTIONS, TIMEOUT, Attempt
+from injections import INJECTIONS, PATIENCE, TIMEOUT, Attempt
 from node import CHECKOUT, RULES, Controller, Node, wait_for
 
 LAB = str(CHECKOUT / "tests/lab/lab")
@@ -63,8 +63,8 @@ class Campaign:
     def settle(self, node, attempt):
         """A good change, whose output has to say what happened before."""
         attempt = attempt or self.attempt(node, f"start of {node.name}")
-        run = Controller(node, attempt.policy(), 20)
-        status, output = run.wait(120)
+        run = Controller(node, attempt.policy(), 60)
+        status, output = run.wait(240)
         run.close()
         if "table inet banning" not in node.run("nft", "list", "tables"):
             node.run("nft", "-f", "-", data=FOREIGN)
@@ -88,7 +88,7 @@ class Campaign:
         if not wait_for(node.reachable, TIMEOUT + 20, 0.2):
             self.violation(f"{where}: LOCKED OUT")
             node.run("nft", "delete", "table", "inet", "vllm_hardening", check=False)
-        wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), TIMEOUT + 5, 0.05)
+        wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), PATIENCE + 5, 0.05)
         late = node.rolled_back_late()
         if late is not None:
             with self.lock:

@@ -15,6 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.ruleset i
 from node import Controller, Node, wait_for
 
 TIMEOUT = 6
+PATIENCE = 30  # where the confirmation has to come in time on a busy machine, too
 
 
 @dataclass
@@ -40,8 +41,8 @@ class Attempt:
         return render(flows, administrators=[f"{self.block}.0.1"], sets={"peers": peers, "clients": clients},
                       segments={"internal": [f"{self.block}.2.0/24"]}, forwarding=dice.choice(["refuse", "containers"]))
 
-    def start(self, content, **options):
-        return Controller(self.node, content, TIMEOUT, **options)
+    def start(self, content, timeout=TIMEOUT, **options):
+        return Controller(self.node, content, timeout, **options)
 
     def pending(self):
         return wait_for(lambda: self.node.token()[1] == "pending", 30, 0.002)
@@ -255,7 +256,7 @@ def disk_full_inside_the_window(attempt):
     node = attempt.node
     folder = "/etc/vllm-hardening"
     node.run("sh", "-c", f"cp -a {folder} /tmp/kept && mount -t tmpfs -o size=64k,mode=755 tmpfs {folder} && cp -a /tmp/kept/. {folder}/ && rm -r /tmp/kept")
-    run = attempt.start(attempt.policy())
+    run = attempt.start(attempt.policy(), PATIENCE)
     attempt.pending()
     node.run("sh", "-c", f"dd if=/dev/zero of={folder}/full bs=1k 2>/dev/null; [ -e {folder}/full ]")
     status, dummy = run.wait()
@@ -289,7 +290,7 @@ def without_nft(attempt):
 
 def changed_by_another(attempt):
     """Another program writes into the table before the confirmation."""
-    run = attempt.start(attempt.policy())
+    run = attempt.start(attempt.policy(), PATIENCE)
     attempt.applied()
     attempt.node.run("nft", "insert", "rule", "inet", "vllm_hardening", "input", "tcp", "dport", "1", "accept")
     status, output = run.wait()
