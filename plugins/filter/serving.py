@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The filters ``serving_accounts``, ``serving_units`` and ``planned_addresses``: slices of the plan -> what `node_state` takes."""
+"""The filters ``serving_accounts``, ``serving_units``, ``serving_leftovers`` and ``planned_addresses``: slices of the plan -> what `node_state` takes."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        return {function.__name__: guarded(function) for function in (serving.serving_accounts, serving.serving_units, serving.planned_addresses)}
+        return {function.__name__: guarded(function) for function in (serving.serving_accounts, serving.serving_leftovers, serving.serving_units, serving.planned_addresses)}

@@ -243,14 +243,19 @@ def serving_units(instances, **given):
     return units
 
 
-def serving_accounts(instances, device_group=""):
+def serving_accounts(instances, device_group="", state="present"):
     """A user and a group of its own for each instance, as `node_state` takes them; with NPUs also in the group of the driver."""
     users = []
     for instance in instances:
         groups = [device_group] if device_group and devices(instance) else []
         users.append({"name": instance["user"], "group": instance["user"], "groups": groups, "home": f"/var/lib/{instance['user']}",
-                      "comment": f"vLLM instance {instance['name']}"})
-    return {"groups": [{"name": user["name"]} for user in users], "users": users}
+                      "comment": f"vLLM instance {instance['name']}", "state": state})
+    return {"groups": [{"name": user["name"], "state": state} for user in users], "users": users}
+
+
+def serving_leftovers(instances):
+    """What systemd made for the units of instances and leaves behind, as directories for `node_state`."""
+    return [{"path": f"/var/{kind}/{instance['user']}", "state": "absent"} for instance in instances for kind in ("cache", "lib")]
 
 
 def planned_addresses(node):

