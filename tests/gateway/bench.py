@@ -80,22 +80,37 @@ def main():
         site.command = [sys.executable, *words]
         with site:
             direct, through, direct_first, through_first, together = [], [], [], [], 0
+            engine, workers = site.processes[0].pid, site.master.processes()[2]
+            spent = {"engine": 0.0, "gateway": 0.0}
             for _round in range(rounds):
                 direct.append(load(f"http://127.0.0.1:{site.backend_port}/v1/models", seconds))
+                before = processor(engine), sum(map(processor, workers))
                 through.append(load(f"https://127.0.0.1:{site.port}/v1/models", seconds))
+                spent["engine"] += processor(engine) - before[0]
+                spent["gateway"] += sum(map(processor, workers)) - before[1]
                 direct_first += first_bytes(lambda: socket.create_connection(("127.0.0.1", site.backend_port)))[0]
                 times, most = first_bytes(site.connect)
                 through_first += times
                 together = max(together, most)
-            memory = sum(resident(pid) for pid in [site.haproxy.pid, *site.master.processes()[2]])
+            memory = sum(resident(pid) for pid in [site.haproxy.pid, *workers])
     ratio = statistics.median(through) / statistics.median(direct)
     added = statistics.median(through_first) - statistics.median(direct_first)
     middle = statistics.median
     print(f"throughput: {middle(direct):.0f}/s direct, {middle(through):.0f}/s through the gateway, ratio {ratio:.2f} (bar {BAR_THROUGHPUT})")
     firsts = f"{middle(direct_first):.2f} ms direct, {middle(through_first):.2f} ms through"
     print(f"first byte: {firsts}, added {added:.2f} ms (bar {BAR_FIRST_BYTE_MS})")
+    requests = sum(through) * seconds
+    shown = ", ".join(f"{name} {1e6 * used / requests:.0f} us" for name, used in spent.items())
+    print(f"processor time of a request: {shown}; this holds on a busy machine too")
     print(f"stream: at most {together} event(s) at once; memory of the gateway: {memory / 1e6:.0f} MB; load of the machine: {os.getloadavg()[0]:.1f}")
     return 0 if ratio >= BAR_THROUGHPUT and added <= BAR_FIRST_BYTE_MS and together == 1 else 1
+
+
+def processor(pid):
+    """Seconds of processor time that a process has used."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as handle:
+        fields = handle.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid):
