@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
                 if not answer.get("failed"):
                     return answer, ""
                 complaint = complaint or answer.get("msg", "")
-                if answer.get("outcome") in ("rolled-back", "rolling-back", "refused", "unknown", "foreign", "pending"):
+                if answer.get("outcome") in ("rolled-back", "rolling-back", "refused", "unknown", "foreign", "pending", "confirmed"):
                     return None, complaint
             time.sleep(1)
         return None, complaint

@@ -94,19 +94,25 @@ def change_script(directory, nft):
     return f"""#!/bin/sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' && [ -e pending ] || exit 0
-'{nft}' -f change.nft 2> error || mv pending refused
+if '{nft}' -f change.nft 2> error; then : > loaded; else mv pending refused; fi
 """
 
 
 def rollback_script(directory, nft, outcome_file, staged):
-    """The rollback: POSIX shell and nft, absolute paths, nothing that was made for a login."""
+    """The rollback: POSIX shell and nft, absolute paths, nothing that was made for a login.
+
+    It tries until nft works; with the argument ``once`` it tries once and fails where that fails.
+    """
     leftovers = " ".join(f"'{path}{Staged.SUFFIX}'" for path in staged)
     return f"""#!/bin/sh
 # Puts the previous rules back unless the change was confirmed: whoever renames the token first has won.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' || exit 0
 mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
-'{nft}' -f previous.nft || exit 1
+until '{nft}' -f previous.nft; do
+    [ "$1" != once ] || exit 1
+    sleep 1
+done
 {{ date -u +%Y-%m-%dT%H:%M:%SZ; cat /proc/uptime; }} > when 2>/dev/null
 mv rolling-back rolled-back
 {{ cat rolled-back > '{outcome_file}'; rm -f {leftovers or "''"}; }} 2>/dev/null || :
@@ -194,6 +200,10 @@ class Journal:
                 stream.write(text)
             os.rename(os.path.join(directory, name + ".new"), os.path.join(directory, name))
         return os.path.join(directory, "change"), os.path.join(directory, "rollback")
+
+    def loaded(self, identifier):
+        """Whether the change script has run to its end."""
+        return os.path.exists(os.path.join(self.directory(identifier), "loaded")) or self.token(identifier)[0] != "pending"
 
     def complaint(self, identifier):
         """What nft said when it refused a change."""

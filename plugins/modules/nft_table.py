@@ -205,7 +205,6 @@ ExecStopPost=-{nft} -f {rules}
 """
 
 DELAY = "200ms"  # from arming to loading: time for the answer to leave the node
-LOADING = 3  # seconds within which systemd starts what it was told to start
 NETWORKED = ("ssh", "paramiko", "libssh")  # transports whose connections cross the packet filter
 NO_NFT = "nft is not installed on this node: install the package nftables"
 _USER = re.compile(r'skuid "([^"]+)"')
@@ -547,7 +546,7 @@ class Firewall:
         for path in (LINK, DROP_IN, UNIT, RULES, self.journal.state_file, self.journal.outcome_file):
             if os.path.lexists(path):
                 os.unlink(path)
-        for path in (os.path.dirname(DROP_IN), os.path.dirname(RULES), PERMANENT):
+        for path in (os.path.dirname(DROP_IN), os.path.dirname(RULES), PERMANENT, os.path.dirname(PERMANENT)):
             try:
                 os.rmdir(path)
             except OSError:
@@ -568,7 +567,9 @@ class Firewall:
                                   f"from {record['login'] or 'the node itself'}; without one it is undone in {max(0, record['deadline'] - now()):.0f} s. "
                                   "Run again after that")
             if state in ("pending", "rolling-back") and not check:
-                self.module.run_command(["/bin/sh", os.path.join(self.journal.directory(identifier), "rollback")])
+                code, dummy, error = self.module.run_command(["/bin/sh", os.path.join(self.journal.directory(identifier), "rollback"), "once"])
+                if code:
+                    raise ChangeError(f"the change {identifier} was not confirmed, and nft does not load the rules of before: {error.strip()}", state)
             if state == "refused":
                 self.tell(record, "refused", f"nft refused the change: {self.journal.complaint(identifier)}")
             elif state != "confirmed" and record:
@@ -600,37 +601,49 @@ class Firewall:
     def confirm(self):
         identifier = self.parameters["change_id"] or ""
         token, change = self.journal.token(identifier)
-        if token == "refused":
-            raise ChangeError(f"nft refused the change, the rules are as they were: {self.journal.complaint(identifier)}", token)
-        if token != "pending":
-            raise ChangeError(f"the change {identifier} is {token or 'not known to this node (it restarted, or another node answers at this address)'}",
-                              token or "unknown")
-        if self.parameters["nonce"] != change["nonce"] or self.journal.identity() != change["boot"]:
+        if change and (self.parameters["nonce"] != change["nonce"] or self.journal.identity() != change["boot"]):
             raise ChangeError("another node, or another boot of it, answers at this address", "foreign")
         seen = login()
         over_network = self.parameters["transport"] in NETWORKED
-        if over_network and seen == change["login"]:
-            raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing", "pending")
-        until = now() + LOADING
-        while fingerprint(self.table.read()) != change["canonical"] and self.journal.token(identifier)[0] == "pending" and now() < until:
-            time.sleep(0.05)
-        if fingerprint(self.table.read()) != change["canonical"]:
-            if self.journal.token(identifier)[0] == "refused":
-                raise ChangeError(f"nft refused the change, the rules are as they were: {self.journal.complaint(identifier)}", "refused")
-            raise ChangeError("another program changed the table since; the previous rules will be put back", "pending")
-        self.journal.confirm(identifier)
-        unit = f"vllm-hardening-rollback-{identifier}.timer"
-        self.module.run_command(["systemctl", "stop", unit])
-        if change["present"]:
-            Staged.commit(change["staged"])
-        else:
-            Staged.discard(change["staged"])
-            self.remove_files()
-        self.reload([UNIT] if not change["present"] else change["staged"])
-        self.journal.forget(identifier)
+        if token == "pending":
+            if over_network and seen == change["login"]:
+                raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing",
+                                  "pending")
+            self.take(identifier, change)
+        elif token != "confirmed":  # confirmed: the answer to an earlier confirmation got lost, and what follows may be done twice
+            self.lost(identifier, token)
+        self.module.run_command(["systemctl", "stop", f"vllm-hardening-rollback-{identifier}.timer"])
+        try:
+            if change["present"]:
+                Staged.commit(change["staged"])
+            else:
+                Staged.discard(change["staged"])
+                self.remove_files()
+        except OSError as error:
+            raise ChangeError(f"the new rules are loaded and confirmed, but not written for the next boot: {error.filename}: {error.strerror}; "
+                              "mend that and run again", "confirmed") from None
+        self.reload(change["staged"] if change["present"] else [UNIT])
         transport = self.parameters["transport"]
         self.result["confirmed_by"] = (f"new {transport} connection from {seen.split()[0]}" if over_network and seen
                                        else f"nothing: the connection {transport} does not cross the packet filter")
+
+    def take(self, identifier, change):
+        """Confirm a pending change once its rules, and no others, are loaded."""
+        while not self.journal.loaded(identifier) and now() < change["deadline"]:
+            time.sleep(0.05)
+        if self.journal.token(identifier)[0] == "pending" and fingerprint(self.table.read()) != change["canonical"]:
+            raise ChangeError("another program changed the table since; the previous rules will be put back", "pending")
+        try:
+            self.journal.confirm(identifier)
+        except ChangeError:
+            self.lost(identifier, self.journal.token(identifier)[0])
+
+    def lost(self, identifier, token):
+        """Say why a change cannot be confirmed any more."""
+        if token == "refused":
+            raise ChangeError(f"nft refused the change, the rules are as they were: {self.journal.complaint(identifier)}", token)
+        raise ChangeError(f"the change {identifier} is {token or 'not known to this node (it restarted, or another node answers at this address)'}",
+                          token or "unknown")
 
     def outcome(self):
         token, dummy = self.journal.token(self.parameters["change_id"] or "")
@@ -672,6 +685,8 @@ def main():
         module.fail_json(msg=str(error), **firewall.result)
     except RulesetUnreadable as error:
         module.fail_json(msg=f"the loaded rules cannot be read: {error}", **firewall.result)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'the node'}: {error.strerror}", **firewall.result)
     module.exit_json(**firewall.result)
 
 

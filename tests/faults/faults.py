@@ -90,7 +90,7 @@ class Campaign:
             node.run("nft", "delete", "table", "inet", "vllm_hardening", check=False)
         wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), PATIENCE + 5, 0.05)
         late = node.rolled_back_late()
-        if late is not None:
+        if late is not None and not attempt.held_up:
             with self.lock:
                 self.late.append(late)
             if late > 2:

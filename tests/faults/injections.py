@@ -28,6 +28,7 @@ class Attempt:
     before: str = ""
     note: str = ""
     says: str = ""
+    held_up: bool = False
 
     def policy(self):
         """A valid policy, another one every time."""
@@ -288,6 +289,21 @@ def without_nft(attempt):
     return "previous", status != 0 and "nft is not installed" in output
 
 
+def nft_gone_inside_the_window(attempt):
+    """The controller is locked out and nft is not there when the rollback wants it; it comes back later."""
+    node = attempt.node
+    run = attempt.start(attempt.policy().replace("tcp dport 22 ", "tcp dport 2222 "))
+    attempt.applied()
+    node.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.away")
+    wait_for(lambda: node.token()[1] == "rolling-back", TIMEOUT + 10, 0.1)
+    wait_for(lambda: False, 3)
+    node.run("mv", "/usr/sbin/nft.away", "/usr/sbin/nft")
+    status, dummy = run.wait(180)
+    run.close()
+    attempt.says, attempt.held_up = "rolled back", True
+    return "previous", status != 0
+
+
 def changed_by_another(attempt):
     """Another program writes into the table before the confirmation."""
     run = attempt.start(attempt.policy(), PATIENCE)
@@ -306,5 +322,5 @@ INJECTIONS = [
     locked_out_of_new_connections, locked_out_wholly, locked_out_by_address, locked_out_by_interface, locked_out_by_port, answers_refused, early_drop,
     preflight_refuses, proof_refuses, does_not_load, killed_while_connecting, killed_when_armed, killed_when_applied, killed_while_confirming,
     killed_when_confirmed, killed_anywhere, module_killed, rebooted, partitioned, sshd_stopped, disk_full, disk_full_inside_the_window, concurrent,
-    without_nft, changed_by_another,
+    without_nft, nft_gone_inside_the_window, changed_by_another,
 ]
