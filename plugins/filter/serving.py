@@ -24,4 +24,5 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        return {function.__name__: guarded(function) for function in (serving.serving_accounts, serving.serving_leftovers, serving.serving_units, serving.planned_addresses)}
+        functions = (serving.serving_accounts, serving.serving_leftovers, serving.serving_units, serving.planned_addresses)
+        return {function.__name__: guarded(function) for function in functions}

@@ -1,0 +1,136 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Accounts and units of instances, and the tether of members that span nodes."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import serving
+
+TETHER = Path(__file__).resolve().parents[4] / "roles" / "vllm_serve" / "files" / "tether.py"
+_specification = importlib.util.spec_from_file_location("tether", TETHER)
+tether = importlib.util.module_from_spec(_specification)
+_specification.loader.exec_module(tether)
+
+
+def instance(**values):
+    """An instance as in the plan."""
+    return {
+        "name": "chat", "unit": "vllm-chat.service", "user": "vllm-chat", "engine": "vllm", "rank": 0, "head": True, "npus": None,
+        "arguments": ["serve", "/srv/models/tiny", "--data-parallel-address", "10.77.2.11"], "environment": {"VLLM_HOST_IP": "10.77.2.11"},
+        "api": {"address": "10.77.1.11", "port": 7443}, **values,
+    }
+
+
+def unit(given=None, **options):
+    """The lines of the unit of one instance."""
+    return serving.serving_units([given or instance()], **options)[0]["content"].splitlines()
+
+
+def values(lines, name):
+    """Values of a property."""
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+
+
+SETS = {"peers_chat": ["10.77.2.11", "10.77.2.12", "10.77.2.13"], "clients": ["10.77.1.128/25"], "peers_other": ["10.9.9.9"]}
+
+
+@pytest.mark.parametrize("word, written", [
+    ("plain", "plain"), ("two words", '"two words"'), ("100%", "100%%"), ('say "x"', '"say \\"x\\""'), ("back\\slash", "back\\\\slash"), ("", '""'),
+    ("a;b", '"a;b"'), ("it's", '"it\'s"'),
+])
+def test_words_mean_nothing_to_systemd(word, written):
+    assert serving.quote(word) == written
+
+
+def test_variables_are_not_replaced_in_arguments_but_kept_in_the_environment():
+    lines = unit(instance(arguments=["serve", "$HOME"], environment={"X": "$HOME"}))
+    assert values(lines, "ExecStart") == ["/opt/vllm/current/bin/vllm serve $$HOME"]
+    assert "X=$HOME" in values(lines, "Environment")
+
+
+def test_line_breaks_cannot_add_directives():
+    with pytest.raises(ValueError, match="control character"):
+        unit(instance(environment={"X": "1\nUser=root"}))
+
+
+def test_only_peers_clients_and_the_node_itself_exchange_packets():
+    lines = unit(sets=SETS)
+    assert values(lines, "IPAddressDeny") == ["any"]
+    assert values(lines, "IPAddressAllow") == ["localhost", "10.77.1.11/32", "10.77.1.128/25", "10.77.2.11/32", "10.77.2.12/31"]
+    assert values(unit(instance(api={"address": "127.0.0.1", "port": 17443}), sets={"clients": ["10.77.1.128/25"]}), "IPAddressAllow") == ["localhost"]
+
+
+def test_ports_outside_the_plan_are_denied_but_the_kernels_choice_is_not():
+    listeners = [{"instance": "chat", "protocol": "tcp", "ports": ["28000-28999", "29000"]}, {"instance": "other", "protocol": "tcp", "ports": ["1"]}]
+    lines = unit(listeners=listeners)
+    assert values(lines, "SocketBindDeny") == ["tcp:1-65535", "udp:1-65535"]
+    assert values(lines, "SocketBindAllow") == ["tcp:7443", "tcp:28000-29000"]
+
+
+def test_devices_are_exactly_the_npus():
+    lines = unit(instance(npus=[0, 3]))
+    assert values(lines, "DeviceAllow") == [f"/dev/{name} rw" for name in ("davinci0", "davinci3", "davinci_manager", "devmm_svm", "hisi_hdc")]
+    assert values(lines, "PrivateUsers") == [] and values(unit(), "PrivateUsers") == ["yes"]
+    assert values(unit(), "DeviceAllow") == [] and values(unit(), "DevicePolicy") == ["closed"]
+
+
+def test_secrets_come_from_credentials_and_changes_of_them_restart():
+    given = instance(credentials={"VLLM_API_KEY": "/etc/vllm-hardening/credentials/chat"}, arguments=["serve"])
+    lines = unit(given)
+    assert values(lines, "LoadCredential") == ["VLLM_API_KEY:/etc/vllm-hardening/credentials/chat"]
+    assert values(lines, "ExecStart")[0].endswith('sh /opt/vllm/current/bin/vllm serve')
+    assert "/etc/vllm-hardening/credentials/chat" in serving.serving_units([given])[0]["restart_on"]
+
+
+def test_ready_is_asked_of_an_api_only():
+    ready = [serving.serving_units([instance(api=api)])[0].get("ready", {}).get("url") for api in ({"address": "fd00:77::11", "port": 7443}, None)]
+    assert ready == ["http://[fd00:77::11]:7443/health", None]
+
+
+def test_members_are_tethered_to_the_head_and_the_head_to_them():
+    assert serving.tethered(instance(), {**serving.DEFAULTS, "sets": SETS}) == ["10.77.2.12", "10.77.2.13"]
+    assert serving.tethered(instance(head=False, rank=1), {**serving.DEFAULTS, "sets": SETS}) == ["10.77.2.11"]
+    assert serving.tethered(instance(arguments=["serve"]), {**serving.DEFAULTS, "sets": SETS}) == []
+
+
+def test_accounts_join_the_drivers_group_with_npus_only():
+    accounts = serving.serving_accounts([instance(), instance(name="big", user="vllm-big", npus=[1])], "HwHiAiUser")
+    assert [(user["name"], user["groups"]) for user in accounts["users"]] == [("vllm-chat", []), ("vllm-big", ["HwHiAiUser"])]
+
+
+def test_unknown_engine_is_refused_with_the_known():
+    with pytest.raises(ValueError, match="vllm_mindspore"):
+        unit(instance(engine="vlm"))
+
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0B024D0A:6D60 0C024D0A:8235 01 00000000:00000000 00:00000000 00000000   990        0 1 1
+   1: 0B024D0A:6D61 0D024D0A:8235 02 00000000:00000000 00:00000000 00000000   990        0 1 1
+   2: 0B024D0A:6D62 0E024D0A:8235 01 00000000:00000000 00:00000000 00000000   991        0 1 1
+   3: 0000000000000000FFFF00000B024D0A:6D62 0000000000000000FFFF00000F024D0A:8235 01 00000000:00000000 00:00000000 00000000   990        0 1 1
+"""
+
+
+def test_only_established_connections_of_the_user_count():
+    assert tether.remote_addresses(TABLE, 990) == {socket.inet_aton("10.77.2.12"), socket.inet_aton("10.77.2.15")}
+
+
+def test_a_member_has_gone_only_after_it_was_there_and_for_long_enough():
+    watch, packed = tether.Watch(["10.77.2.12", "fd00:77::12"], grace=10), socket.inet_aton("10.77.2.12")
+    assert watch.gone(set(), 0) is None and watch.gone(set(), 100) is None
+    assert watch.gone({packed}, 101) is None and watch.gone(set(), 111) is None
+    assert watch.gone(set(), 111.5) == "10.77.2.12"
+
+
+def test_the_tether_passes_the_status_on():
+    for code in (0, 3):
+        done = subprocess.run([sys.executable, "-I", str(TETHER), "192.0.2.1", "--", sys.executable, "-c", f"raise SystemExit({code})"], check=False)
+        assert done.returncode == code
