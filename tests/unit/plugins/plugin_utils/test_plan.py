@@ -189,7 +189,9 @@ def test_what_the_site_lets_in_beyond_the_plan_is_planned_too():
     assert build_plan(inventory(vllm_firewall_extra_flows=[elsewhere]))["nodes"]["npu02"]["flows"][-1]["destinations"] == []
 
 
-@pytest.mark.parametrize("change", [{"reason": ""}, {"ports": ["x"]}, {"sources": []}, {"source": 1}, {"protocol": "sctp"}, {"destinations": "a"}, {"segment": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"reason": ""}, {"ports": ["x"]}, {"sources": []}, {"source": 1}, {"protocol": "sctp"}, {"destinations": "a"}, {"segment": "x"}]
+)
 def test_a_bad_extra_flow_is_refused(change):
     assert f"vllm_firewall_extra_flows[0].{next(iter(change))}" in refusal(inventory(vllm_firewall_extra_flows=[{**EXPORTER, **change}]))
 
