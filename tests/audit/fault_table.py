@@ -41,7 +41,7 @@ def edit(name, expression, *controls, hosts=("npu01", "npu02")):
 
 def weaken(directive, value, *controls):
     """A sandbox option set to another value."""
-    return edit(f"{directive}={value}", f"/^{directive}=/d; s/^\\[Service\\]$/&\\n{directive}={value}/", *controls)
+    return edit(f"{directive}={value}", f"/^{directive}=/d; s#^\\[Service\\]$#&\\n{directive}={value}#", *controls)
 
 
 def setting(name, value, *controls):

@@ -69,8 +69,16 @@ def setting(name, path, value):
     return lambda seen: seen["npu02"]["sysctls"][name].update({path: value})
 
 
+def rewrite(seen, host, name, before, after):
+    """A changed property; a changed command line is also what runs."""
+    facts = unit(seen, host)
+    facts["properties"][name] = facts["properties"][name].replace(before, after)
+    for entry in facts["processes"] if name == "ExecStart" else ():
+        entry["arguments"] = entry["arguments"] and entry["arguments"].replace(before, after)
+
+
 def replaced(name, before, after):
-    return lambda seen: unit(seen)["properties"].update({name: unit(seen)["properties"][name].replace(before, after)})
+    return lambda seen: rewrite(seen, "npu02", name, before, after)
 
 
 def account(**values):
@@ -166,6 +174,7 @@ DEVIATIONS = {
     "a process may regain a capability": ("SRV-04", process(bounding="0000000000000400")),
     "a process has no call filter": ("SRV-05", process(seccomp="0")),
     "the unit was changed after its start": ("SRV-06", file(f"/etc/systemd/system/{CHAT}", modified=9e9)),
+    "what runs was started otherwise": ("SRV-06", lambda seen: unit(seen)["processes"][0].update(arguments="vllm serve /srv/models/tiny")),
     "an engine runs by hand": ("SRV-07", lambda seen: seen["npu02"]["strays"].append({"pid": 9, "command": "vllm serve", "uid": 0, "unit": "session-1.scope"})),
     "the system is writable": ("SRV-08", properties(ProtectSystem="full")),
     "a directory is writable": ("SRV-08", properties(ReadWritePaths="/etc")),
@@ -223,10 +232,7 @@ def test_every_control_of_a_node_is_held_by_a_deviation():
     ],
 )
 def test_the_heads_flags(before, after, control):
-    def change(seen):
-        facts = unit(seen, "npu01")["properties"]
-        facts["ExecStart"] = facts["ExecStart"].replace(before, after)
-    assert deviations(judged(change)) == {(control, "npu01")}
+    assert deviations(judged(lambda seen: rewrite(seen, "npu01", "ExecStart", before, after))) == {(control, "npu01")}
 
 
 def test_what_is_declared_and_not_enforced_is_said_and_not_passed():
