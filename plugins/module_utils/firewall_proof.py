@@ -287,7 +287,7 @@ class _Judge:
             return [*boxes, {OIF: [(0, 0)]}]
         boxes.append({IIF: [(0, 0)]})
         if where == "forward":
-            boxes.append({OIF: [(0, 0)]})
+            boxes += [{OIF: [(0, 0)]}, {IIF: self.interface("lo")}]  # what comes by loopback is for this host
             for low, high, at in self.filter.output_interfaces():
                 boxes.append({DADDR: [(low, high)], OIF: complement([(at, at)], last)})
         # Martian sources and destinations: net/ipv4/route.c, net/ipv6/ip6_input.c.
