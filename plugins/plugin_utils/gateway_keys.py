@@ -64,7 +64,7 @@ class KeyStore:
         with self._lock():
             held = self._read(client)
             if held is None:
-                held = [self._new(client, now)]
+                held = [self._new(client, now, now.strftime("%Y%m%d"))]
                 self._write(client, held)
                 return [self._public(key) for key in held], True
             return [self._public(key) for key in held if expiry(key["expires"]) > now.timestamp()], False
@@ -76,7 +76,8 @@ class KeyStore:
             valid = [key for key in held if expiry(key["expires"]) > now.timestamp()]
             if len(valid) > 1:
                 raise Unusable(f"holds two valid keys of {client} already ({', '.join(key['id'] for key in valid)}); retire one first")
-            made = self._new(client, now, {key["id"] for key in held})
+            # An id never comes back: gateways count the requests of a key by its id.
+            made = self._new(client, now, now.strftime("%Y%m%d-%H%M%S"))
             self._write(client, [*valid, made])
             return made["id"]
 
@@ -134,11 +135,7 @@ class KeyStore:
             raise
 
     @staticmethod
-    def _new(client, now, taken=()):
-        identifier, number = now.strftime("%Y%m%d"), 1
-        while identifier in taken:
-            number += 1
-            identifier = f"{now:%Y%m%d}-{number}"
+    def _new(client, now, identifier):
         expires = _stamp(now + datetime.timedelta(days=KEY_DAYS))
         return {"id": identifier, "secret": f"vms_{client}_{secrets.token_urlsafe(32)}", "expires": expires}
 

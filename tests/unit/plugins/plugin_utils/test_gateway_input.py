@@ -261,13 +261,14 @@ def test_a_rotation_has_two_valid_keys_and_then_the_new_one(tmp_path):
     store = gateway_keys.KeyStore(str(tmp_path / "keys"))
     (old,), _made = store.keys("team-a", NOW)
     new = store.add("team-a", NOW)
-    assert [entry["id"] for entry in store.keys("team-a", NOW)[0]] == [old["id"], new] == ["20261123", "20261123-2"]
+    assert [entry["id"] for entry in store.keys("team-a", NOW)[0]] == [old["id"], new] == ["20261123", "20261123-120000"]
     with pytest.raises(gateway_tls.Unusable, match="two valid keys"):
         store.add("team-a", NOW)
     store.retire("team-a", old["id"])
     assert [entry["id"] for entry in store.keys("team-a", NOW)[0]] == [new]
     with pytest.raises(gateway_tls.Unusable, match="no other key"):
         store.retire("team-a", new)
+    assert store.add("team-a", NOW + datetime.timedelta(seconds=1)) not in (old["id"], new)
 
 
 def test_a_store_that_others_may_read_is_refused(tmp_path):
