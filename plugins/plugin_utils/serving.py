@@ -7,7 +7,7 @@ import ipaddress
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
 
-EXECUTABLES = {"vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
+EXECUTABLES = {"ray": "ray", "vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
 # What every Ascend process opens beside its own NPUs (vLLM-Ascend and MindIE installation guides).
 ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 DEFAULTS = {
@@ -23,6 +23,7 @@ DEFAULTS = {
     "state": "started",
 }
 
+CREDENTIALS = "/etc/vllm-hardening/credentials"
 TETHER = "/usr/local/lib/vllm-hardening/tether.py"
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
 
@@ -142,7 +143,7 @@ def tethered(instance, options):
 
     A data-parallel engine meets its head only while both start (vLLM closes the handshake socket then).
     """
-    arguments = list(instance["arguments"])
+    arguments = list(instance["arguments"] or [])
     if "--data-parallel-address" not in arguments:
         return []
     head = arguments[arguments.index("--data-parallel-address") + 1]
@@ -167,15 +168,25 @@ def command(instance, options):
     return " ".join(argument(word) for word in words)
 
 
+def ray_member(instance):
+    """What runs Ray on a node of an instance, as an instance of its own: same user, same sandbox, same variables."""
+    ray = instance["ray"]
+    token = {"RAY_AUTH_TOKEN": f"{CREDENTIALS}/{instance['name']}.ray-token"} if ray.get("token") else {}
+    return {**instance, "unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "credentials": token, "what": "Ray of instance"}
+
+
 def unit_content(instance, options):
     """The unit file of an instance; raises ValueError for what no unit can carry."""
     user = instance["user"]
     if instance["engine"] not in EXECUTABLES:
-        raise ValueError(f"{instance['name']}: engine {instance['engine']!r} is not known; write one of {', '.join(sorted(EXECUTABLES))}")
+        known = ", ".join(sorted(set(EXECUTABLES) - {"ray"}))
+        raise ValueError(f"{instance['name']}: engine {instance['engine']!r} is not known; write one of {known}")
+    beside = instance.get("ray") if instance["engine"] != "ray" else None
     listed = devices(instance)
     lines = [
         "[Unit]",
-        f"Description=vLLM instance {instance['name'].replace('%', '%%')}, rank {instance.get('rank', 0)}",
+        f"Description={instance.get('what', 'vLLM instance')} {instance['name'].replace('%', '%%')}, rank {instance.get('rank', 0)}",
+        *([f"BindsTo={beside['unit']}", f"After={beside['unit']}"] if beside else []),
         "Wants=network-online.target",
         "After=network-online.target vllm-hardening-firewall.service",
         "StartLimitIntervalSec=0",
@@ -193,6 +204,8 @@ def unit_content(instance, options):
         "StateDirectoryMode=0700",
         "CacheDirectoryMode=0700",
         "RuntimeDirectoryMode=0700",
+        # Ray and the engine beside it meet in one folder, which the end of one must not take from the other.
+        *(["RuntimeDirectoryPreserve=yes", f"Environment=RAY_TMPDIR=/run/{user}"] if instance.get("ray") else []),
         f"WorkingDirectory=/var/lib/{user}",
         "Restart=on-failure",
         "RestartSec=10",
@@ -224,14 +237,19 @@ def serving_units(instances, **given):
     if unknown:
         raise ValueError(f"unknown option of serving_units: {', '.join(unknown)}")
     options = {**DEFAULTS, **given}
-    units = []
+    members = []
     for instance in instances:
+        members += [ray_member(instance)] if instance.get("ray") else []
+        members += [instance] if instance["arguments"] is not None else []
+    units = []
+    for instance in members:
+        watched = [*options["watched"], *sorted((instance.get("credentials") or {}).values())]
         unit = {
             "name": instance["unit"],
             "content": unit_content(instance, options),
             "enabled": options["enabled"],
             "state": options["state"],
-            "restart_on": [*options["watched"], *sorted((instance.get("credentials") or {}).values())],
+            "restart_on": watched + ([TETHER] if tethered(instance, options) else []),
             "restart": bool(options["restart"]),
             "dropins": dict(options["dropins"].get(instance["name"]) or {}),
         }

@@ -89,6 +89,17 @@ def test_secrets_come_from_credentials_and_changes_of_them_restart():
     assert "/etc/vllm-hardening/credentials/chat" in serving.serving_units([given])[0]["restart_on"]
 
 
+def test_ray_has_a_unit_of_its_own_that_the_engine_is_bound_to():
+    ray = {"unit": "vllm-chat-ray.service", "version": "2.60.0", "token": True, "arguments": ["start", "--block", "--head"]}
+    head = serving.serving_units([instance(ray=ray, arguments=["serve"])])
+    assert [item["name"] for item in head] == ["vllm-chat-ray.service", "vllm-chat.service"]
+    lines = head[0]["content"].splitlines()
+    assert "start --block --head" in values(lines, "ExecStart")[0] and values(lines, "User") == ["vllm-chat"]
+    assert values(lines, "LoadCredential") == ["RAY_AUTH_TOKEN:/etc/vllm-hardening/credentials/chat.ray-token"]
+    assert values(head[1]["content"].splitlines(), "BindsTo") == ["vllm-chat-ray.service"] and "ready" not in head[0]
+    assert [item["name"] for item in serving.serving_units([instance(ray=ray, arguments=None, api=None, head=False)])] == ["vllm-chat-ray.service"]
+
+
 def test_ready_is_asked_of_an_api_only():
     ready = [serving.serving_units([instance(api=api)])[0].get("ready", {}).get("url") for api in ({"address": "fd00:77::11", "port": 7443}, None)]
     assert ready == ["http://[fd00:77::11]:7443/health", None]
@@ -97,6 +108,7 @@ def test_ready_is_asked_of_an_api_only():
 def test_members_are_tethered_to_the_head_and_the_head_to_them():
     assert serving.tethered(instance(), {**serving.DEFAULTS, "sets": SETS}) == ["10.77.2.12", "10.77.2.13"]
     assert serving.tethered(instance(head=False, rank=1), {**serving.DEFAULTS, "sets": SETS}) == ["10.77.2.11"]
+    assert serving.TETHER in serving.serving_units([instance()], sets=SETS)[0]["restart_on"]
     assert serving.tethered(instance(arguments=["serve"]), {**serving.DEFAULTS, "sets": SETS}) == []
 
 
