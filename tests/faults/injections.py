@@ -269,7 +269,7 @@ def disk_full_inside_the_window(attempt):
 
 def concurrent(attempt):
     """Two runs change the same node at once."""
-    runs = [attempt.start(attempt.policy()) for dummy in range(2)]
+    runs = [attempt.start(attempt.policy(), PATIENCE) for dummy in range(2)]
     results = [run.wait() for run in runs]
     for run in runs:
         run.close()
