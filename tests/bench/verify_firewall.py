@@ -62,7 +62,8 @@ def measure(name):
         file.write(RULESETS[name]())
         file.flush()
         subprocess.run(["nft", "-f", file.name], check=True)
-    policy = {"allow": [{"name": "one", "sources": ["10.0.0.0/24"], "protocol": "tcp", "ports": ["1"]}], "permit": ["established", {"name": "all"}], "forward": None}
+    flow = {"name": "one", "sources": ["10.0.0.0/24"], "protocol": "tcp", "ports": ["1"]}
+    policy = {"allow": [flow], "permit": ["established", {"name": "all"}], "forward": None}
     listing, proof = [], []
     for _ in range(ROUNDS):
         began = time.monotonic()
