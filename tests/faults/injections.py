@@ -49,7 +49,7 @@ class Attempt:
         return wait_for(lambda: self.node.token()[1] == "pending", 30, 0.002)
 
     def applied(self):
-        return wait_for(lambda: self.node.listing() != self.before, 30, 0.01)
+        return self.pending() and wait_for(lambda: self.node.listing() not in ("", self.before), 30, 0.01)
 
 
 def _locking(attempt, edit):
@@ -243,7 +243,7 @@ def disk_full(attempt):
     """No room is left where the rules, or what is known of them, are kept."""
     node, folder = attempt.node, attempt.dice.choice(["/etc/vllm-hardening", "/var/lib/vllm-hardening", "/run/vllm-hardening"])
     node.run("sh", "-c", f"cp -a {folder} /tmp/kept && mount -t tmpfs -o size=32k,mode=755 tmpfs {folder} && cp -a /tmp/kept/. {folder}/ && rm -r /tmp/kept; "
-             f"dd if=/dev/zero of={folder}/full bs=1k 2>/dev/null; [ -e {folder}/full ]")
+             f"rm -rf {folder}/firewall/2*; dd if=/dev/zero of={folder}/full bs=1k 2>/dev/null; [ -e {folder}/full ]")
     run = attempt.start(attempt.policy())
     status, output = run.wait()
     run.close()
