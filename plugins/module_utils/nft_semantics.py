@@ -119,7 +119,7 @@ class Rules:
         """The diagram of a chain's rules, without a policy, as seen from a base chain of ``hook`` and type ``kind``."""
         # What a load means depends on the hook. A chain whose rules keep state may answer differently each time a
         # packet comes by, so that each way to it has free fields of its own.
-        calls = self._calls if self._keeps_state(table, name) else ()
+        calls = self._calls if self._calls and self._keeps_state(table, name) else ()
         key = (table["family"], table["name"], name, hook, kind, calls)
         diagram = self._chains.get(key)
         if diagram is None:
