@@ -41,7 +41,7 @@ $(COLLECTION):
 
 lint: setup ## Style of YAML, roles, Python, shell and changelog; generated documentation is up to date; no exceptions anywhere
 	yamllint --strict .
-	ansible-lint --quiet
+	ansible-lint -q
 	ruff check --quiet .
 	shellcheck $$(git grep --untracked -lIE '^#!(/bin/(ba)?sh|/usr/bin/env (ba)?sh)')
 	antsibull-changelog lint
