@@ -24,7 +24,7 @@ options:
     description:
       - The text of C(table inet vllm_hardening { ... }), as the filter P(vllm_mindspore.hardening.firewall_ruleset#filter) renders it.
       - Users in C(meta skuid "NAME") are resolved on the node. A line that names a user who does not exist yet is left out and listed in
-        RV(missing_users).
+        RV(missing_users); a check run shows it all the same, under its name.
       - Required with O(state=present).
     type: str
   state:
@@ -248,6 +248,33 @@ def resolve_users(text, lookup):
     return "\n".join(lines) + "\n", sorted(set(missing))
 
 
+def named_users(text, names):
+    """Numbers of users in the lines of a diff -> their names, so that a check run can show a user who has no number yet."""
+    def members(found):
+        return "skuid != { " + ", ".join(sorted(names.get(number, number) for number in found.group(1).split(", "))) + " }"
+
+    text = re.sub(r"skuid (\d+)", lambda found: f"skuid {names.get(found.group(1), found.group(1))}", text)
+    return re.sub(r"skuid != \{ ([\d, ]+) \}", members, text)
+
+
+class Users:
+    """Looks users up. In check mode a user who does not exist yet gets a number that no user has: whoever makes it comes first."""
+
+    def __init__(self, pretend):
+        self.pretend, self.missing, self.names = pretend, [], {}
+
+    def __call__(self, name):
+        number = user_number(name)
+        if number is None:
+            if name not in self.missing:
+                self.missing.append(name)
+            if not self.pretend:
+                return None
+            number = 4294900000 + self.missing.index(name)
+        self.names[str(number)] = f'"{name}"'
+        return number
+
+
 def user_number(name):
     """The number of a user of this node, or None."""
     try:
@@ -310,10 +337,10 @@ class Firewall:
     def apply(self):
         check = self.module.check_mode
         present = self.parameters["state"] == "present"
-        content, missing = "", []
+        content, missing, users = "", [], Users(pretend=check)
         if present:
-            content, missing = resolve_users(self.parameters["content"], user_number)
-        self.result["missing_users"] = missing
+            content, missing = resolve_users(self.parameters["content"], users)
+        self.result["missing_users"] = sorted(set(missing + users.missing))
         if os.geteuid():
             raise Refusal("root is needed to read and change the packet filter; add become: true")
         if not check:
@@ -341,7 +368,8 @@ class Firewall:
         if filters and not steps:
             steps = [("changed", f"table {TABLE}", "flags, comments, or the order of its chains")]
         self.result.update(changed=bool(filters or stale), files=stale, steps=len(steps))
-        self.result["diff"] = {"prepared": nft_change.diff_text(steps + [("changed" if present else "removed", "file", path) for path in stale])}
+        self.result["diff"] = {"prepared": named_users(
+            nft_change.diff_text(steps + [("changed" if present else "removed", "file", path) for path in stale]), users.names)}
         if filters:
             self.result["transaction"] = trial["kind"]
         if check or not self.result["changed"]:

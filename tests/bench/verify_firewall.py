@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a proof costs: reading and proving rulesets, as a ratio to `nft -j list ruleset` of the same ruleset in the same run.
 
@@ -65,7 +64,7 @@ def measure(name):
     flow = {"name": "one", "sources": ["10.0.0.0/24"], "protocol": "tcp", "ports": ["1"]}
     policy = {"allow": [flow], "permit": ["established", {"name": "all"}], "forward": None}
     listing, proof = [], []
-    for _ in range(ROUNDS):
+    for _round in range(ROUNDS):
         began = time.monotonic()
         subprocess.run(["nft", "-j", "list", "ruleset"], check=True, stdout=subprocess.DEVNULL)
         listing.append(time.monotonic() - began)
@@ -85,9 +84,9 @@ def main():
     for name in RULESETS:
         done = subprocess.run(["unshare", "-n", sys.executable, __file__, name], check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout)
-        bar = f" (bar {BARS[name]})" if name in BARS else ""
+        limit = f" (bar {BARS[name]})" if name in BARS else ""
         print(
-            f"read and prove {name}: {found['proof'] / found['listing']:.2f} x nft -j list ruleset{bar}, "
+            f"read and prove {name}: {found['proof'] / found['listing']:.2f} x nft -j list ruleset{limit}, "
             f"{found['proof'] * 1000:.0f} ms to {found['listing'] * 1000:.0f} ms, {found['nodes']} nodes, "
             f"{found['memory']} MB (bar {MEMORY_BAR})"
         )

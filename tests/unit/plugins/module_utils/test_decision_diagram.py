@@ -29,7 +29,7 @@ def anything(store, chance, ends, depth=0):
     if depth == len(RANKS) or chance.random() < 0.2:
         return store.terminal(chance.choice(ends))
     bounds = sorted(chance.sample(range(MAXIMUM), 2)) + [MAXIMUM]
-    children = [anything(store, chance, ends, depth + 1) for _ in bounds]
+    children = [anything(store, chance, ends, depth + 1) for _number in bounds]
     return store.ordered_node(RANKS[depth], bounds, children)
 
 
@@ -51,7 +51,7 @@ ENDS = [("cont", ()), ("drop",), ("accept", ()), ("cont", ((20, 3),)), ("cont", 
 @pytest.mark.parametrize("seed", range(30))
 def test_seq_is_one_after_the_other(diagrams, seed):
     chance = random.Random(seed)
-    first, second = (anything(diagrams, chance, ENDS) for _ in range(2))
+    first, second = (anything(diagrams, chance, ENDS) for _number in range(2))
     whole = diagrams.seq(first, second)
     for packet in EVERY:
         assert diagrams.lookup(whole, packet) == follow(diagrams, first, second, packet)
@@ -60,7 +60,7 @@ def test_seq_is_one_after_the_other(diagrams, seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_fold_does_not_depend_on_the_grouping(diagrams, seed):
     chance = random.Random(seed)
-    several = [anything(diagrams, chance, ENDS) for _ in range(5)]
+    several = [anything(diagrams, chance, ENDS) for _number in range(5)]
     grouped = diagrams.seq(several[0], diagrams.seq(several[1], diagrams.seq(several[2], diagrams.seq(several[3], several[4]))))
     folded = diagrams.fold(several)
     for packet in EVERY:
@@ -70,7 +70,7 @@ def test_fold_does_not_depend_on_the_grouping(diagrams, seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_apply_picks_among_choices_that_ask_any_field(diagrams, seed):
     chance = random.Random(seed)
-    choices = tuple(anything(diagrams, chance, [("a",), ("b",)]) for _ in range(3))
+    choices = tuple(anything(diagrams, chance, [("a",), ("b",)]) for _number in range(3))
     selector = anything(diagrams, chance, [("pick", 0), ("pick", 1), ("pick", 2)])
     whole = diagrams.apply(selector, choices)
     for packet in EVERY:
