@@ -18,6 +18,8 @@ export PYTHONPATH := $(COLLECTIONS)
 TEST_STEPS := setup lint sanity units build
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
+# The scenarios of `make test`; `make molecule` runs all.
+TEST_SCENARIOS ?= default firewall serve
 EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint
 
 .PHONY: help setup lint docs sanity units build molecule test bench changelog clean $(SCENARIOS:%=molecule-%)
@@ -77,4 +79,4 @@ clean: ## Remove what was built; labs that are up stay up
 -include tests/*/targets.mk
 
 test: ## Everything, from nothing
-	@$(PYTHON) tests/tools/steps.py $(TEST_STEPS) $(SCENARIOS:%=molecule-%)
+	@$(PYTHON) tests/tools/steps.py $(TEST_STEPS) $(TEST_SCENARIOS:%=molecule-%)
