@@ -38,16 +38,18 @@ class Agent:
     def __init__(self):
         self.counts = collections.Counter()
         self.ending = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *dummy: self.ending.set())
 
     def run(self, *works):
+        # Blocked before the first thread starts, so that only the wait below takes it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in threads:
             thread.start()
         print("ready", flush=True)
-        self.ending.wait()
+        signal.sigwait({signal.SIGTERM})
+        self.ending.set()
         time.sleep(0.3)
-        print(json.dumps(self.counts), flush=True)
+        print(json.dumps(self.counts.copy()), flush=True)
         os._exit(0)
 
     # -- the node ---------------------------------------------------------------------------------------------------
