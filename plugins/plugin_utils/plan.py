@@ -74,6 +74,7 @@ def _plan_node(cluster, node, members):
         "sysctls": _sysctls(cluster, node, reserved),
         "flows": _flows(cluster, node, addresses, members),
         "egress": [_egress(cluster, instance) for instance, _rank in members] + plan_gateway.egress(cluster, members),
+        "loopback": plan_gateway.loopback(cluster, members),
         "listeners": [listener for instance, rank in members for listener in _listeners(cluster, node, instance, rank)]
         + plan_gateway.listeners(cluster, node, members),
         "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],

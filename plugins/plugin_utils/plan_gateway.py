@@ -229,5 +229,18 @@ def egress(cluster, members):
     return [{"name": "gateway", "user": USER, "destinations": [], "protocol": "tcp", "ports": [], "reason": "nothing leaves the node"}]
 
 
+def loopback(cluster, members):
+    """Who may connect to the engines on loopback, beside root: their own key does not guard every route of theirs."""
+    return [
+        {
+            "name": f"{instance.name}-backend",
+            "users": [USER, f"vllm-{instance.name}"],
+            "ports": [str(instance.backend_port)],
+            "reason": f"{instance.name} answers to the gateway",
+        }
+        for instance in heads(cluster, members)
+    ]
+
+
 def _addresses(node, segment):
     return [str(address) for address in node.addresses[segment]]

@@ -49,6 +49,7 @@ def _node_lines(host, node):
         lines.append(
             f"    {', '.join(flow['sources'])} -> {target}{where} {flow['protocol']} {', '.join(flow['ports'])}: {flow['reason']}"
         )
+    lines += [f"  on loopback {', '.join(entry['ports'])} for root, {', '.join(entry['users'])} alone: {entry['reason']}" for entry in node["loopback"]]
     lines.append("  everything else is refused")
     return [*lines, ""]
 

@@ -7,7 +7,7 @@ import copy
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_text import plan_text
@@ -136,16 +136,24 @@ def test_the_user_of_the_gateway_opens_nothing_outside_the_node():
     assert (egress["destinations"], egress["ports"]) == ([], [])
 
 
+def test_an_engine_on_loopback_is_for_the_gateway_and_the_filter_takes_it_so():
+    node = head()
+    assert [(entry["users"], entry["ports"]) for entry in node["loopback"]] == [(["vllm-gateway", "vllm-chat"], ["17443"])]
+    rules = ruleset.render([], administrators=["10.77.0.1/32"], loopback=node["loopback"])
+    assert 'tcp dport 17443 meta skuid != { "root", "vllm-gateway", "vllm-chat" } counter reject' in rules
+
+
 def test_a_node_without_a_head_has_no_gateway():
     worker = build_plan(inventory())["nodes"]["npu02"]
     assert worker["gateway"] is None
+    assert worker["loopback"] == []
     assert [flow["name"] for flow in worker["flows"]] == ["ssh", "chat-internal"]
     assert not any(entry["user"] == "vllm-gateway" for entry in worker["egress"])
 
 
 def test_without_the_gateway_nothing_of_it_is_planned():
     node = head({"backend_port": None, "server_names": None}, vllm_cluster_gateway=None, vllm_cluster_metrics_port=None)
-    assert node["gateway"] is None
+    assert (node["gateway"], node["loopback"]) == (None, [])
     assert (flag(node, "--host"), flag(node, "--port")) == ("10.77.1.11", "7443")
     assert node["instances"][0]["api"] == {"address": "10.77.1.11", "port": 7443}
     assert node["instances"][0]["credentials"] == {}
