@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The filters ``serving_accounts``, ``serving_units``, ``serving_leftovers`` and ``planned_addresses``: slices of the plan -> what `node_state` takes."""
+"""Slices of the plan -> what `node_state` takes: accounts, secrets, units and leftovers of instances, and planned addresses."""
 
 from __future__ import annotations
 
@@ -24,5 +24,6 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        functions = (serving.serving_accounts, serving.serving_leftovers, serving.serving_units, serving.planned_addresses)
+        functions = (serving.kept_tokens, serving.planned_addresses, serving.serving_accounts, serving.serving_leftovers, serving.serving_secrets,
+                     serving.serving_units)
         return {function.__name__: guarded(function) for function in functions}

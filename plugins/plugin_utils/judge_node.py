@@ -94,9 +94,16 @@ class Node:
         return self.planned["instances"]
 
     def units(self):
-        """(unit, instance, properties, processes) of every planned instance. Raises Unknown for one the node did not describe."""
-        instances, observed = self.instances, self.observed("units")
-        for instance in instances:
+        """(unit, instance, properties, processes) of every planned unit. Raises Unknown for one the node did not describe.
+
+        Ray has a unit of its own, on the head beside the engine and elsewhere in its place.
+        """
+        members, observed = [], self.observed("units") if self.instances else {}
+        for instance in self.instances:
+            ray = instance.get("ray")
+            members += [instance] if instance.get("arguments") is not None or not ray else []
+            members += [{**instance, "unit": ray["unit"], "arguments": ray["arguments"], "api": None}] if ray else []
+        for instance in members:
             facts = observed.get(instance["unit"])
             if not isinstance(facts, dict) or not isinstance(facts.get("properties"), dict) or not isinstance(facts.get("processes"), list):
                 raise Unknown(f"the host did not tell about {instance['unit']}")

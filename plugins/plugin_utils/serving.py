@@ -1,9 +1,12 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""From the instances of a node's plan to its accounts and sandboxed systemd units. Pure: text and dicts in, text and dicts out."""
+"""From the instances of a node's plan to its accounts, secrets and sandboxed systemd units. Pure but for `kept_tokens`."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
+import secrets
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
 
@@ -154,6 +157,12 @@ def tethered(instance, options):
     return [address for address in options["sets"].get(f"peers_{instance['name']}") or [] if address != head]
 
 
+def credential(name):
+    """What a shell assigns to a variable that takes a secret: its content, or its place where the program reads a file by itself."""
+    place = f"$CREDENTIALS_DIRECTORY/{name}"
+    return f'"{place}"' if name.endswith("_PATH") else f'"$(cat "{place}")"'
+
+
 def command(instance, options):
     """The words of ExecStart. Secrets come from credentials: a shell puts them into the environment and is replaced by the program."""
     folder = options["executable_directory"]
@@ -161,18 +170,23 @@ def command(instance, options):
     members = tethered(instance, options)
     if members:
         words = [f"{folder}/python", "-I", TETHER, ",".join(members), "--", *words]
-    secrets = sorted(instance.get("credentials") or {})
-    if secrets:
-        reads = " && ".join(f'{name}="$(cat "$CREDENTIALS_DIRECTORY/{name}")" && export {name}' for name in secrets)
+    names = sorted(instance.get("credentials") or {})
+    if names:
+        reads = " && ".join(f"{name}={credential(name)} && export {name}" for name in names)
         words = ["/bin/sh", "-c", f'{reads} && exec "$@"', "sh", *words]
     return " ".join(argument(word) for word in words)
+
+
+def ray_token(instance):
+    """The credential of a Ray cluster with token authentication; Ray reads the file by itself (its C++ loader, since 2.52)."""
+    return {"RAY_AUTH_TOKEN_PATH": f"{CREDENTIALS}/{instance['name']}.ray-token"} if (instance.get("ray") or {}).get("token") else {}
 
 
 def ray_member(instance):
     """What runs Ray on a node of an instance, as an instance of its own: same user, same sandbox, same variables."""
     ray = instance["ray"]
-    token = {"RAY_AUTH_TOKEN": f"{CREDENTIALS}/{instance['name']}.ray-token"} if ray.get("token") else {}
-    return {**instance, "unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "credentials": token, "what": "Ray of instance"}
+    credentials = ray_token(instance)
+    return {**instance, "unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "credentials": credentials, "what": "Ray of instance"}
 
 
 def unit_content(instance, options):
@@ -240,7 +254,7 @@ def serving_units(instances, **given):
     members = []
     for instance in instances:
         members += [ray_member(instance)] if instance.get("ray") else []
-        members += [instance] if instance["arguments"] is not None else []
+        members += [{**instance, "credentials": {**(instance.get("credentials") or {}), **ray_token(instance)}}] if instance["arguments"] is not None else []
     units = []
     for instance in members:
         watched = [*options["watched"], *sorted((instance.get("credentials") or {}).values())]
@@ -259,6 +273,41 @@ def serving_units(instances, **given):
             unit["ready"] = {"url": f"http://{host}:{api['port']}/health", "timeout": options["ready_timeout"]}
         units.append(unit)
     return units
+
+
+def serving_secrets(instances, tokens, state="started"):
+    """The directory and the files of the tokens of Ray, as `node_state` takes them; ``tokens`` is the token by instance."""
+    with_token = [instance["name"] for instance in instances if ray_token(instance)]
+    if state == "absent":
+        return {"directories": [], "files": [{"path": f"{CREDENTIALS}/{name}.ray-token", "state": "absent"} for name in with_token]}
+    if not with_token:
+        return {"directories": [], "files": []}
+    for name in with_token:
+        if not re.fullmatch(r"[!-~]{16,}", str(tokens.get(name) or "")):
+            raise ValueError(f"vllm_serve_ray_tokens.{name}: is missing, or is no token of at least 16 printable characters without blanks; generate one")
+    files = [{"path": f"{CREDENTIALS}/{name}.ray-token", "content": str(tokens[name]), "mode": "0600", "sensitive": True} for name in with_token]
+    return {"directories": [{"path": "/etc/vllm-hardening"}, {"path": CREDENTIALS, "mode": "0700"}], "files": files}
+
+
+def kept_tokens(instances, directory):
+    """{instance: token} of the instances whose Ray asks for one, from files of a directory of the controller; a missing file is made."""
+    tokens = {}
+    for instance in instances:
+        if not ray_token(instance):
+            continue
+        if not directory:
+            raise ValueError(f"vllm_serve_secret_directory: is empty, and Ray of {instance['name']} asks for a token; "
+                             "name a directory of the controller that keeps it, or give vllm_serve_ray_tokens")
+        path = os.path.join(directory, f"{instance['name']}.ray-token")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w", encoding="ascii") as handle:
+                handle.write(secrets.token_hex(32))
+        except FileExistsError:
+            pass
+        with open(path, encoding="ascii") as handle:
+            tokens[instance["name"]] = handle.read().strip()
+    return tokens
 
 
 def serving_accounts(instances, device_group="", state="present"):

@@ -95,9 +95,42 @@ def test_ray_has_a_unit_of_its_own_that_the_engine_is_bound_to():
     assert [item["name"] for item in head] == ["vllm-chat-ray.service", "vllm-chat.service"]
     lines = head[0]["content"].splitlines()
     assert "start --block --head" in values(lines, "ExecStart")[0] and values(lines, "User") == ["vllm-chat"]
-    assert values(lines, "LoadCredential") == ["RAY_AUTH_TOKEN:/etc/vllm-hardening/credentials/chat.ray-token"]
+    assert values(lines, "LoadCredential") == ["RAY_AUTH_TOKEN_PATH:/etc/vllm-hardening/credentials/chat.ray-token"]
+    assert values(lines, "LoadCredential") == values(head[1]["content"].splitlines(), "LoadCredential")
+    assert 'RAY_AUTH_TOKEN_PATH=\\"$$CREDENTIALS_DIRECTORY/RAY_AUTH_TOKEN_PATH\\" && export' in values(lines, "ExecStart")[0]
     assert values(head[1]["content"].splitlines(), "BindsTo") == ["vllm-chat-ray.service"] and "ready" not in head[0]
     assert [item["name"] for item in serving.serving_units([instance(ray=ray, arguments=None, api=None, head=False)])] == ["vllm-chat-ray.service"]
+
+
+def with_ray(**values):
+    """An instance over Ray."""
+    ray = {"unit": "vllm-chat-ray.service", "version": "2.60.0", "token": True, "arguments": ["start"], **values}
+    return instance(ray=ray, arguments=["serve"])
+
+
+def test_the_token_of_ray_is_a_file_of_root_that_no_diff_shows():
+    made = serving.serving_secrets([with_ray(), instance(name="code")], {"chat": "0123456789abcdef"})
+    assert made["files"] == [{"path": f"{serving.CREDENTIALS}/chat.ray-token", "content": "0123456789abcdef", "mode": "0600", "sensitive": True}]
+    assert {"path": serving.CREDENTIALS, "mode": "0700"} in made["directories"]
+    assert serving.serving_secrets([with_ray(token=False)], {}) == {"directories": [], "files": []}
+    assert serving.serving_secrets([with_ray()], {}, state="absent")["files"] == [{"path": f"{serving.CREDENTIALS}/chat.ray-token", "state": "absent"}]
+
+
+@pytest.mark.parametrize("tokens", [{}, {"chat": None}, {"chat": "short"}, {"chat": "0123456789 abcdef"}, {"code": "0123456789abcdef"}])
+def test_a_missing_or_weak_token_is_refused(tokens):
+    with pytest.raises(ValueError, match=r"vllm_serve_ray_tokens\.chat"):
+        serving.serving_secrets([with_ray()], tokens)
+
+
+def test_tokens_are_made_once_and_kept_for_nobody_else(tmp_path):
+    directory = tmp_path / "secrets"
+    first = serving.kept_tokens([with_ray(), instance(name="code")], str(directory))
+    assert list(first) == ["chat"] and len(first["chat"]) == 64
+    assert serving.kept_tokens([with_ray()], str(directory)) == first
+    assert [(path.name, path.stat().st_mode & 0o777) for path in directory.iterdir()] == [("chat.ray-token", 0o600)]
+    with pytest.raises(ValueError, match="vllm_serve_secret_directory"):
+        serving.kept_tokens([with_ray()], "")
+    assert serving.kept_tokens([instance()], "") == {}
 
 
 def test_ready_is_asked_of_an_api_only():
