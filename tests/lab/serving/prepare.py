@@ -1,10 +1,11 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Make what the lab's nodes serve: a directory of locked wheels of the CPU build of vLLM, and a tiny random model.
 
-    prepare.py DIRECTORY        ->  DIRECTORY/wheels/*.whl   DIRECTORY/models/tiny/   DIRECTORY/requirements.lock
+    prepare.py DIRECTORY        ->  DIRECTORY/wheels/*.whl   DIRECTORY/models/tiny/   DIRECTORY/requirements.lock   DIRECTORY/installed/
 
-The wheels are those of `requirements.lock` beside this program, for CPython 3.11 on x86_64; every one is compared with the lock. A second
-run finds everything in place. No weights are made: vLLM makes random ones with `--load-format dummy`.
+The wheels are those of `requirements.lock` and `ray.lock` beside this program, for CPython 3.11 on x86_64; every one is compared with the
+locks. A second run finds everything in place. No weights are made: vLLM makes random ones with `--load-format dummy`. `installed` starts
+empty: scenarios that mount it at /opt/vllm share the environments that the first of them installs.
 
 Environment: VLLM_LAB_TORCH_INDEX, the index of PyTorch's CPU builds, used where pip's own configuration does not offer them;
 PYTHON, an interpreter with pip (any version; the wheels are asked for Python 3.11).
@@ -27,6 +28,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "requirements.lock"
+LOCKS = (LOCK, HERE / "ray.lock")
 TORCH_INDEX = os.environ.get("VLLM_LAB_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
 SHIM = ("vllm", "0.32.0+cpu")
 CORPUS = "the quick brown fox jumps over the lazy dog. a node serves a model, a client asks, an answer comes. hello world, hello cluster. "
@@ -60,8 +62,8 @@ class Progress:
 
 
 def locked():
-    """{(name, version): digests} of the lock."""
-    text = re.sub(r"\\\s*\n", " ", LOCK.read_text())
+    """{(name, version): digests} of the locks."""
+    text = re.sub(r"\\\s*\n", " ", "\n".join(lock.read_text() for lock in LOCKS))
     found = {}
     for line in text.splitlines():
         match = re.match(r"^([a-z0-9-]+)==(\S+)", line)
@@ -130,13 +132,13 @@ def wheels(directory):
     if missing():
         python = os.environ.get("PYTHON", sys.executable)
         base = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-                "--only-binary", ":all:", "--dest", str(directory), "--find-links", str(directory), "--requirement", str(LOCK),
+                "--only-binary", ":all:", "--dest", str(directory), "--find-links", str(directory), *(f"--requirement={lock}" for lock in LOCKS),
                 "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311", "--abi", "abi3", "--abi", "none"]
         for minor in range(39, 4, -1):
             base += ["--platform", f"manylinux_2_{minor}_x86_64"]
         base += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux2010_x86_64", "--platform", "manylinux1_x86_64", "--platform", "linux_x86_64"]
         start = time.monotonic()
-        say(f"fetching {len(missing())} of {len(wanted)} locked wheels, about 600 MB")
+        say(f"fetching {len(missing())} of {len(wanted)} locked wheels, up to 700 MB")
         with tempfile.TemporaryDirectory(dir=directory, prefix=".fetching-") as scratch, Progress("fetching", lambda: f"{megabytes(directory)} MB"):
             for attempt in (base, [*base, "--extra-index-url", TORCH_INDEX]):
                 result = subprocess.run(attempt, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": scratch})
@@ -227,7 +229,8 @@ def main():
     wheels(root / "wheels")
     model(root / "models" / "tiny")
     (root / "requirements.lock").write_text(LOCK.read_text())
-    for path in [root, *root.rglob("*")]:
+    (root / "installed").mkdir(exist_ok=True)
+    for path in [root, *(root / "wheels").rglob("*"), *(root / "models").rglob("*"), root / "wheels", root / "models", root / "installed"]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     say(f"{root} is ready", start)
 
