@@ -8,12 +8,11 @@ import time
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.new_connection import run_over_new_connection
+
 MODULE = "vllm_mindspore.hardening.nft_table"
-NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none -o ServerAliveInterval=3 -o ServerAliveCountMax=3"
-CONNECT_SECONDS = 5
 ROLLBACK_GRACE = 20
 FINAL = {
     "rolled-back": "the previous rules are back and nothing was written for the next boot",
@@ -63,7 +62,7 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "phase": "confirm", "change_id": change["id"], "nonce": change["nonce"], "transport": transport}
         while time.monotonic() < until:
             try:
-                answer = self._over_new_connection(arguments, task_vars)
+                answer = run_over_new_connection(self, MODULE, arguments, task_vars)
             except (AnsibleConnectionFailure, AnsibleError) as error:
                 complaint = str(error).strip()
             else:
@@ -82,7 +81,7 @@ class ActionModule(ActionBase):
         outcome = None
         while time.monotonic() < until and outcome not in FINAL:
             try:
-                outcome = self._over_new_connection(arguments, task_vars).get("outcome")
+                outcome = run_over_new_connection(self, MODULE, arguments, task_vars).get("outcome")
             except (AnsibleConnectionFailure, AnsibleError) as error:
                 Display().vvv(f"nft_table: {error}")
             if outcome not in FINAL:
@@ -91,22 +90,3 @@ class ActionModule(ActionBase):
         result.update(failed=True, changed=outcome == "confirmed",
                       msg=f"The new rules were not confirmed by a new management connection: {complaint} - {said}.")
         return result
-
-    def _over_new_connection(self, arguments, task_vars):
-        """Run the module over a connection of its own, which no multiplexing shares with the one in use."""
-        current = self._connection
-        connection = connection_loader.get(current.ansible_name, self._play_context, shell=current._shell)
-        connection._options = dict(current._options)
-        connection._origins = dict(current._origins)
-        if current.become is not None:
-            connection.set_become_plugin(current.become)
-        if current.transport == "ssh":
-            connection.set_option("ssh_args", f"{NEW_CONNECTION} {current.get_option('ssh_args') or ''}")
-            connection.set_option("timeout", CONNECT_SECONDS)
-            connection.set_option("reconnection_retries", 0)
-        self._connection = connection
-        try:
-            return self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        finally:
-            self._connection = current
-            connection.close()

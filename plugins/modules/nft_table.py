@@ -152,8 +152,6 @@ import hashlib
 import ipaddress
 import json
 import os
-import pwd
-import re
 import secrets
 import time
 
@@ -161,54 +159,29 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change, nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import ChangeError, Journal, Staged, login, now, utc
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import (
+    DROP_IN,
+    LINK,
+    PERMANENT,
+    RULES,
+    UNIT,
+    differing,
+    files_for,
+    service_text,
+    stage,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_users import Users, named_users, resolve_users
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import NftError, Table, fingerprint, in_private_network
 
 FAMILY = "inet"
 NAME = "vllm_hardening"
 TABLE = f"{FAMILY} {NAME}"
-RULES = "/etc/vllm-hardening/firewall.nft"
-UNIT = "/etc/systemd/system/vllm-hardening-firewall.service"
-LINK = "/etc/systemd/system/sysinit.target.wants/vllm-hardening-firewall.service"
-DROP_IN = "/etc/systemd/system/nftables.service.d/vllm-hardening.conf"
 VOLATILE = "/run/vllm-hardening/firewall"
-PERMANENT = "/var/lib/vllm-hardening/firewall"
-
-HEADER = """# The packet filter of vllm_mindspore.hardening, as it was last confirmed.
-# Loaded at boot by vllm-hardening-firewall.service. Changed by the next run of the role vllm_firewall, not by hand.
-"""
-UNIT_TEXT = """# Managed by vllm_mindspore.hardening
-[Unit]
-Description=Packet filter of vllm_mindspore.hardening
-DefaultDependencies=no
-Wants=network-pre.target
-Before=network-pre.target shutdown.target
-After=nftables.service
-Conflicts=shutdown.target
-RequiresMountsFor={rules}
-ConditionPathExists={rules}
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart={nft} -f {rules}
-ExecReload={nft} -f {rules}
-
-[Install]
-WantedBy=sysinit.target
-"""
-DROP_IN_TEXT = """# Managed by vllm_mindspore.hardening: starting, reloading and stopping nftables.service flushes every table, this one too.
-[Service]
-ExecStartPost=-{nft} -f {rules}
-ExecReload=-{nft} -f {rules}
-ExecStopPost=-{nft} -f {rules}
-"""
 
 DELAY = "200ms"  # from arming to loading: time for the answer to leave the node
 NETWORKED = ("ssh", "paramiko", "libssh")  # transports whose connections cross the packet filter
 NO_NFT = "nft is not installed on this node: install the package nftables"
-_USER = re.compile(r'skuid "([^"]+)"')
-_USERS = re.compile(r'skuid != \{ ("[^}]+") \}')
 
 
 def endpoints(connection):
@@ -221,104 +194,6 @@ def endpoints(connection):
 
 class Refusal(Exception):
     """A clear message for the user; the node is as it was."""
-
-
-def resolve_users(text, lookup):
-    """Names in ``skuid "NAME"`` -> numbers, which need no user database at boot.
-
-    A line about one unknown user is left out; from ``skuid != { "NAME", ... }`` only the unknown names are, which refuses more.
-    `lookup` maps a name to a number, or None. Returns the text and the unknown names.
-    """
-    missing, lines = [], []
-    for line in text.splitlines():
-        found = _USER.search(line)
-        if found:
-            number = lookup(found.group(1))
-            if number is None:
-                missing.append(found.group(1))
-                continue
-            line = line.replace(found.group(0), f"skuid {number}")
-        several = _USERS.search(line)
-        if several:
-            numbers = {name: lookup(name) for name in re.findall(r'"([^"]+)"', several.group(1))}
-            missing += [name for name, number in numbers.items() if number is None]
-            members = ", ".join(str(number) for number in sorted({number for number in numbers.values() if number is not None}))
-            line = line.replace(several.group(0), f"skuid != {{ {members} }}")
-        lines.append(line)
-    return "\n".join(lines) + "\n", sorted(set(missing))
-
-
-def named_users(text, names):
-    """Numbers of users in the lines of a diff -> their names, so that a check run can show a user who has no number yet."""
-    def members(found):
-        return "skuid != { " + ", ".join(sorted(names.get(number, number) for number in found.group(1).split(", "))) + " }"
-
-    text = re.sub(r"skuid (\d+)", lambda found: f"skuid {names.get(found.group(1), found.group(1))}", text)
-    return re.sub(r"skuid != \{ ([\d, ]+) \}", members, text)
-
-
-class Users:
-    """Looks users up. In check mode a user who does not exist yet gets a number that no user has: whoever makes it comes first."""
-
-    def __init__(self, pretend):
-        self.pretend, self.missing, self.names = pretend, [], {}
-
-    def __call__(self, name):
-        number = user_number(name)
-        if number is None:
-            if name not in self.missing:
-                self.missing.append(name)
-            if not self.pretend:
-                return None
-            number = 4294900000 + self.missing.index(name)
-        self.names[str(number)] = f'"{name}"'
-        return number
-
-
-def user_number(name):
-    """The number of a user of this node, or None."""
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
-def files_for(content, nft):
-    """What has to lie on disk so that the rules are there before the network is: path -> text, or (target,) for a link."""
-    return {
-        RULES: HEADER + nft_change.replacement(TABLE, content),
-        UNIT: UNIT_TEXT.format(nft=nft, rules=RULES),
-        DROP_IN: DROP_IN_TEXT.format(nft=nft, rules=RULES),
-        LINK: (UNIT,),
-    }
-
-
-def differing(files):
-    """The paths whose content on disk is not the wanted one."""
-    paths = []
-    for path, wanted in files.items():
-        try:
-            if isinstance(wanted, tuple):
-                same = os.readlink(path) == wanted[0]
-            else:
-                with open(path, encoding="utf-8") as stream:
-                    same = stream.read() == wanted
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            paths.append(path)
-    return paths
-
-
-def stage(files, paths):
-    """Write beside their final place what has to be renamed there later."""
-    staged = Staged()
-    for path in paths:
-        wanted = files[path]
-        if isinstance(wanted, tuple):
-            staged.link(path, wanted[0])
-        else:
-            staged.file(path, wanted, 0o600 if path.startswith((PERMANENT, RULES)) else 0o644)
 
 
 class Firewall:
@@ -360,7 +235,7 @@ class Firewall:
             trial = {"canonical": "", "want": None, "have": self.table.describe() if self.nft else None,
                      "kind": "replacement", "text": nft_change.removal(TABLE), "previous": self.previous(), "same": False}
         filters = trial is not None and not trial["same"]
-        files = files_for(content, self.nft or "/usr/sbin/nft") if present else {}
+        files = files_for(TABLE, content, self.nft or "/usr/sbin/nft", service_text()) if present else {}
         stale = differing(files) if present else [path for path in (RULES, UNIT, LINK, DROP_IN) if os.path.lexists(path)]
 
         self.warn(company, present)

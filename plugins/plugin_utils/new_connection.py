@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ansible.plugins.loader import connection_loader
 
-_ALONE = "-o ControlMaster=no -o ControlPath=none"
+_ALONE = "-o ControlMaster=no -o ControlPath=none -o ServerAliveInterval=3 -o ServerAliveCountMax=3"
 _SECONDS = 5
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -29,6 +30,7 @@ from node import CHECKOUT, Controller, Node, wait_for
 
 LAB = str(CHECKOUT / "tests/lab/lab")
 OPEN_TCP, OPEN_UDP, SHUT_TCP, SHUT_UDP = 7443, 7444, 9999, 9998
+CUT_SECONDS = 10
 SYN_SECONDS = 0.9  # below the first retransmission: a single lost SYN is noticed
 
 
@@ -167,10 +169,13 @@ class Agent:
                         connection.sendall(b"v")
                         if not connection.recv(1):
                             raise ConnectionError("closed")
-                        self.counts["held"] += 1
                     except OSError:
                         self.counts["cut"] = 1
+                        os.kill(os.getpid(), signal.SIGTERM)
                         return
+                    self.counts["held"] += 1
+                    if self.counts["held"] == 1:
+                        print("holding", flush=True)
                     time.sleep(0.01)
         self.run(stay)
 
@@ -245,12 +250,45 @@ def cut(node, holder, options):
             raise RuntimeError(output)
         if also:
             agent = start(holder, "hold", address)
-            time.sleep(1)
-    time.sleep(4)
+            if agent.stdout.readline().strip() != "holding":
+                raise RuntimeError("the connection to be cut was not made")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        agent.wait(CUT_SECONDS)
     for each in (agent, server):
         each.send_signal(signal.SIGTERM)
     server.communicate(timeout=20)
     return json.loads(agent.communicate(timeout=20)[0])
+
+
+def gather(agents):
+    """End agents and add up what they counted."""
+    for agent in reversed(agents):
+        agent.send_signal(signal.SIGTERM)
+    counts = collections.Counter()
+    for agent in agents:
+        found = json.loads(agent.communicate(timeout=20)[0])
+        counts["longest pause ms"] = max(counts["longest pause ms"], found.pop("longest pause ms", 0))
+        counts.update(found)
+    return counts
+
+
+def leaks(counts):
+    """How many forbidden connections and datagrams arrived."""
+    return sum(number for name, number in counts.items() if "leak" in name or "accepted" in name)
+
+
+def flush(node, outsider, options):
+    """The service that flushes every table, restarted and reloaded under forbidden traffic; how often, and what was counted."""
+    node.run("systemctl", "start", "nftables.service")
+    agents = [start(node, "serve", f"{options.block}.1.130"), start(outsider, "intrude", f"{options.block}.1.11")]
+    times = max(2, options.count // 5)
+    try:
+        for each in range(times):
+            node.run("systemctl", "reset-failed", "nftables.service")
+            node.run("systemctl", ("restart", "reload")[each % 2], "nftables.service")
+    finally:
+        counts = gather(agents)
+    return times, counts
 
 
 def campaign(options):
@@ -268,13 +306,8 @@ def campaign(options):
     try:
         kinds = change(node, options, agents)
     finally:
-        for agent in reversed(agents):
-            agent.send_signal(signal.SIGTERM)
-    counts = collections.Counter()
-    for agent in agents:
-        found = json.loads(agent.communicate(timeout=20)[0])
-        counts["longest pause ms"] = max(counts["longest pause ms"], found.pop("longest pause ms", 0))
-        counts.update(found)
+        counts = gather(agents)
+    times, flushed = flush(node, outsider, options)
     held = cut(node, outsider, options)
     print(f"\n{sum(kinds.values())} changes in {time.monotonic() - begun:.0f} s: {dict(kinds)}")
     for name, number in sorted(counts.items()):
@@ -283,11 +316,13 @@ def campaign(options):
     bad = {name: number for name, number in counts.items() if any(word in name for word in wrong)}
     used = all(counts[name] for name in ("permitted connections", "permitted datagrams answered", "forbidden connection attempts", "forbidden datagrams"))
     print("forbidden accepted: {}, permitted refused: {}, established dropped: {}".format(
-        sum(number for name, number in bad.items() if "leak" in name or "accepted" in name),
+        leaks(counts),
         sum(number for name, number in bad.items() if "refused" in name or "lost" in name or "broken" in name),
         sum(number for name, number in bad.items() if "dropped" in name)))
+    print(f"nftables.service restarted or reloaded {times} times: {flushed['forbidden datagrams']} forbidden datagrams and "
+          f"{flushed['forbidden connection attempts']} attempts, {leaks(flushed)} accepted")
     print(f"a connection that lost its permission: {held.get('held', 0)} round trips, then {'cut' if held.get('cut') else 'NOT cut'}")
-    return 1 if bad or not used or not held.get("held") or not held.get("cut") else 0
+    return 1 if bad or not used or leaks(flushed) or not flushed["forbidden datagrams"] or not held.get("held") or not held.get("cut") else 0
 
 
 def main():
