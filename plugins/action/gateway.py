@@ -90,6 +90,7 @@ def _rendered(options, settings, files, report):
         "rendered": {
             "files": text,
             "unit": gateway.unit(networks, options["program"], bool(settings["bounds"])),
+            "expiry_units": gateway.expiry_units(int(options["warning_days"])),
             "listeners": [{"address": address, "port": int(place["port"])} for place in places for address in place["addresses"]],
             "serials": {entry["file"]: entry["serial"] for entry in report["certificates"]},
         },

@@ -23,6 +23,8 @@ description:
     C(/etc/vllm-hardening/credentials/INSTANCE.api-key), which the unit of the engine loads as a credential.
   - A configuration that the node's HAProxy refuses changes nothing. Keys of clients change in the running processes at once; what else changes is taken
     over by a reload, in which open streams run to their end.
+  - C(vllm-gateway-expiry.timer) looks at certificates and keys every hour. What ends within O(warning_days) is in the journal of
+    C(vllm-gateway-expiry.service), which fails once a certificate has expired, and everything in C(/run/vllm-gateway-expiry/expiry.prom) for Prometheus.
 attributes:
   check_mode:
     support: full
@@ -203,14 +205,16 @@ certificates:
 """
 
 import hashlib
+import inspect
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import gateway_live, listeners, node_files, node_state
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import gateway_expiry, gateway_live, listeners, node_files, node_state
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.node_edge import Failed, Node
 
 BASE = "/etc/vllm-hardening"
@@ -221,6 +225,8 @@ APPLIED = f"{RUNTIME}/gateway.applied"
 MASTER = "/run/vllm-gateway/master.sock"
 USER = "vllm-gateway"
 UNIT = "vllm-gateway.service"
+EXPIRY = "vllm-gateway-expiry"
+EXPIRY_FOLDER = "/usr/local/lib/vllm-gateway"
 KEYS = f"{DIRECTORY}/keys.map"
 READY_SECONDS = 30
 
@@ -255,6 +261,8 @@ def present(rendered, secret_files, instances, renew):
     files += [{"path": f"{CREDENTIALS}/{name}.api-key", "content": key, "mode": "0600", "sensitive": True} for name, key in sorted(keys.items())]
     wanted = {item["path"] for item in files}
     files += [{"path": path, "mode": "0640", "state": "absent"} for path in strays() if path not in wanted]
+    files.append({"path": f"{EXPIRY_FOLDER}/expiry.py", "content": inspect.getsource(gateway_expiry), "mode": "0644"})
+    watch = {name: text.replace("@PYTHON@", sys.executable) for name, text in rendered["expiry_units"].items()}
     return {
         "groups": [{"name": USER, "system": True}],
         "users": [{"name": USER, "system": True, "home": "/nonexistent", "shell": "/usr/sbin/nologin", "comment": "vLLM gateway"}],
@@ -263,9 +271,14 @@ def present(rendered, secret_files, instances, renew):
             {"path": DIRECTORY, "mode": "0750", "group": USER},
             {"path": f"{DIRECTORY}/certificates", "mode": "0750", "group": USER},
             {"path": CREDENTIALS, "mode": "0700"},
+            {"path": EXPIRY_FOLDER, "mode": "0755"},
         ],
         "files": files,
-        "units": [{"name": UNIT, "content": rendered["unit"], "enabled": True}],
+        "units": [
+            {"name": UNIT, "content": rendered["unit"], "enabled": True},
+            {"name": f"{EXPIRY}.service", "content": watch[f"{EXPIRY}.service"]},
+            {"name": f"{EXPIRY}.timer", "content": watch[f"{EXPIRY}.timer"], "enabled": True, "state": "started"},
+        ],
     }
 
 
@@ -290,9 +303,9 @@ def absent():
     return {
         "groups": [{"name": USER, "state": "absent", "system": True}],
         "users": [{"name": USER, "state": "absent", "system": True, "home": "/nonexistent", "shell": "/usr/sbin/nologin"}],
-        "directories": [{"path": DIRECTORY, "mode": "0750", "state": "absent"}],
+        "directories": [{"path": path, "mode": "0750", "state": "absent"} for path in (DIRECTORY, EXPIRY_FOLDER)],
         "files": [{"path": path, "mode": "0600", "state": "absent"} for path in credentials],
-        "units": [{"name": UNIT, "state": "absent"}],
+        "units": [{"name": name, "state": "absent"} for name in (UNIT, f"{EXPIRY}.timer", f"{EXPIRY}.service")],
     }
 
 
@@ -315,7 +328,7 @@ def digest(desired):
     """One sum over everything that a running gateway was started from, its keys excepted: these change while it runs."""
     summed = hashlib.sha256()
     for path, item in sorted(desired.all_files().items()):
-        if item.get("state") != "absent" and path != KEYS and not path.startswith(CREDENTIALS):
+        if item.get("state") != "absent" and path != KEYS and not path.startswith((CREDENTIALS, EXPIRY_FOLDER)) and EXPIRY not in path:
             summed.update(f"{path}\0{item['content']}\0".encode("utf-8"))
     return summed.hexdigest()
 
@@ -497,6 +510,9 @@ def run_present(module, result):
         gateway.apply_keys()
     if unit_step is not None:
         gateway.control(unit_step.data["verb"])
+    if result["changed"]:
+        # What it states is about the certificates and keys of before.
+        gateway.node.run("systemctl", "start", "--no-block", f"{EXPIRY}.service")
 
 
 def key_diff(names):

@@ -15,6 +15,9 @@ RUNTIME = "/run/vllm-gateway"
 USER = "vllm-gateway"
 UNIT = "vllm-gateway.service"
 PROGRAM = "/usr/sbin/haproxy"
+EXPIRY_SERVICE, EXPIRY_TIMER = "vllm-gateway-expiry.service", "vllm-gateway-expiry.timer"
+EXPIRY_PROGRAM = "/usr/local/lib/vllm-gateway/expiry.py"
+EXPIRY_METRICS = "/run/vllm-gateway-expiry/expiry.prom"
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten."
 
 LIMITS = {
@@ -466,6 +469,22 @@ def unit(networks, program=PROGRAM, bounds=False):
         "RuntimeDirectoryMode=0700",
         "UMask=0077",
         "",
+        *_sandbox(),
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        f"MemoryDenyWriteExecute={'false' if bounds else 'true'}",
+        "SystemCallFilter=~@privileged @resources",
+        "IPAddressDeny=any",
+        f"IPAddressAllow={allowed}",
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _sandbox():
+    """What both units of the gateway are denied."""
+    return [
         "NoNewPrivileges=true",
         "CapabilityBoundingSet=",
         "AmbientCapabilities=",
@@ -490,17 +509,54 @@ def unit(networks, program=PROGRAM, bounds=False):
         "RestrictNamespaces=true",
         "RestrictRealtime=true",
         "RestrictSUIDSGID=true",
-        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         "LockPersonality=true",
-        f"MemoryDenyWriteExecute={'false' if bounds else 'true'}",
         "SystemCallArchitectures=native",
-        "SystemCallFilter=@system-service",
-        "SystemCallFilter=~@privileged @resources",
         "SystemCallErrorNumber=EPERM",
+        "SystemCallFilter=@system-service",
+    ]
+
+
+def expiry_units(warning_days):
+    """{name: text} of the timer that watches certificates and keys, and of its service. ``@PYTHON@`` stands for the node's interpreter.
+
+    The service runs as the gateway's own account, which can read these files anyway, without any network.
+    """
+    service = [
+        HEADER,
+        "[Unit]",
+        "Description=When certificates and keys of the gateway end",
+        "",
+        "[Service]",
+        "Type=oneshot",
+        f"User={USER}",
+        f"Group={USER}",
+        f"ExecStart=@PYTHON@ -I -S {EXPIRY_PROGRAM} {DIRECTORY} {warning_days} {EXPIRY_METRICS}",
+        "SyslogIdentifier=vllm-gateway-expiry",
+        f"RuntimeDirectory={EXPIRY_METRICS.split('/')[2]}",
+        "RuntimeDirectoryMode=0755",
+        "RuntimeDirectoryPreserve=yes",
+        "TimeoutStartSec=60",
+        "UMask=0077",
+        "",
+        *_sandbox(),
+        "PrivateNetwork=true",
+        "RestrictAddressFamilies=AF_UNIX",
+        "MemoryDenyWriteExecute=true",
+        "SystemCallFilter=~@privileged @resources",
         "IPAddressDeny=any",
-        f"IPAddressAllow={allowed}",
+        f"InaccessiblePaths=-{RUNTIME}",
+    ]
+    timer = [
+        HEADER,
+        "[Unit]",
+        "Description=Watch certificates and keys of the gateway",
+        "",
+        "[Timer]",
+        "OnActiveSec=1s",
+        "OnUnitActiveSec=1h",
+        "AccuracySec=1s",
         "",
         "[Install]",
-        "WantedBy=multi-user.target",
+        "WantedBy=timers.target",
     ]
-    return "\n".join(lines) + "\n"
+    return {EXPIRY_SERVICE: "\n".join(service) + "\n", EXPIRY_TIMER: "\n".join(timer) + "\n"}

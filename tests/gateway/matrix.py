@@ -209,6 +209,15 @@ def main(lab, folder, report=None):
     rows.append(("api", "a completion", "client key", 200, answers[completion]["status"]))
     around = {"id": 0, "address": "127.0.0.1", "port": BACKEND_PORT, "authority": None, "method": "GET", "path": "/v1/models", "headers": [["Host", "x"]]}
     rows.append(("around the gateway", "GET /v1/models", "no key", 401, ask(lab, "npu01", [around])[0]["status"]))
+    neighbour = on(lab, "npu01", f"""
+import os, socket
+os.setuid(65534)
+try:
+    socket.create_connection(("127.0.0.1", {BACKEND_PORT}), 3).close(); print("open")
+except OSError:
+    print("closed")
+""").strip()
+    rows.append(("around the gateway", f"port {BACKEND_PORT}", "another user of the node", "closed", neighbour))
     outside = json.loads(on(lab, "outsider", f"""
 import json, socket
 seen = []
