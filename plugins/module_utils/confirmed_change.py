@@ -26,6 +26,7 @@ import shutil
 import time
 
 STATES = ("pending", "confirmed", "rolling-back", "rolled-back", "refused")
+LOCK_SECONDS = 2.0
 _IDENTIFIER = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
@@ -132,14 +133,22 @@ class Journal:
         os.makedirs(self.volatile, mode=0o700, exist_ok=True)
 
     def lock(self):
-        """Hold the lock of this node's changes until the process ends. Raises ChangeError where another process has it."""
+        """Hold the lock of this node's changes until the process ends. Raises ChangeError where another process keeps it.
+
+        The guard has it for the moment of a correction.
+        """
         self.open()
         stream = open(os.path.join(self.volatile, "lock"), "w", encoding="utf-8")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ChangeError("another run is changing the firewall of this node at this moment; run again when it has ended") from None
-        return stream
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise ChangeError("another run is changing the firewall of this node at this moment; run again when it has ended") from None
+                time.sleep(0.05)
+            else:
+                return stream
 
     def identity(self):
         """A text that differs after every restart, also of a container that shares its kernel."""

@@ -109,6 +109,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+origin:
+  description: Whether the difference comes from other content than was last confirmed (V(rollout)), or from a change on the node (V(foreign)).
+  returned: when changed
+  type: str
+  sample: foreign
 steps:
   description: How many rules and set elements are added, removed, moved or changed.
   returned: success
@@ -157,7 +162,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change, nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change, nft_ruleset, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import ChangeError, Journal, Staged, login, now, utc
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import (
     DROP_IN,
@@ -247,9 +252,17 @@ class Firewall:
             nft_change.diff_text(steps + [("changed" if present else "removed", "file", path) for path in stale]), users.names)}
         if filters:
             self.result["transaction"] = trial["kind"]
+        if self.result["changed"]:
+            self.result["origin"] = "foreign" if present and confirmed.get("content") == digest else "rollout"
         if check or not self.result["changed"]:
             return
         record = {"content": digest, "canonical": trial["canonical"] if trial else fingerprint(live)}
+        try:
+            key = sealing.read_key()
+        except sealing.Untrusted as error:
+            raise Refusal(f"{error}; nothing was changed") from None
+        if key:
+            record["seal"] = sealing.seal(key, *sealing.firewall_parts(record))
         if filters:
             self.change(trial, record, files, stale)
         else:

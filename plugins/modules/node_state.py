@@ -33,6 +33,12 @@ attributes:
     support: full
     platforms: linux
 options:
+  record:
+    description:
+      - Name under which the node remembers what was applied, below C(/var/lib/vllm-hardening/applied), without sensitive files. A later run can so tell
+        a rollout from a foreign change, and the role C(vllm_guard) corrects by it.
+      - Where everything listed is absent, the node forgets it.
+    type: str
   addresses:
     description: Addresses that the node must have. A node that has not is refused before anything is changed.
     type: list
@@ -267,6 +273,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+origin:
+  description: Whether the differences come from a desired state that differs from the last one applied (V(rollout)), or from a change on the node (V(foreign)).
+  returned: when changed, with O(record)
+  type: str
+  sample: foreign
 resources:
   description: Each resource that differs, what is done about it, and the differing properties before and after.
   type: list
@@ -279,8 +290,10 @@ resources:
       after: {value: 28000 28999}
 """
 
+import re
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import node_state
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, node_state, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.node_edge import Failed, Node
 
 
@@ -294,6 +307,7 @@ def arguments():
         return {"type": "list", "elements": "dict", "default": [], "options": options}
 
     return {
+        "record": {"type": "str"},
         "addresses": items(address=name, interface={"type": "str"}, name={"type": "str"}),
         "groups": items(name=name, gid={"type": "int"}, system={"type": "bool", "default": True}, state=state),
         "users": items(
@@ -316,29 +330,49 @@ def arguments():
     }
 
 
+def carry_out(module, desired, node, steps, done):
+    """Carry the steps out, and wait for what has to be ready."""
+    for step in steps:
+        node.carry_out(step)
+        done.append(step)
+    if desired.sysctl_file and desired.sysctls:
+        node.settle_sysctls()
+    for name, item in desired.units.items():
+        if item.get("ready") and item["state"] == "started":
+            node.wait_ready(name, item["ready"])
+
+
+def remembering(module, desired, node, steps, done):
+    """As carry_out, while the node knows that the concern is being applied, and what was applied afterwards."""
+    record = module.params["record"]
+    with applied.lock():
+        if steps:
+            applied.begin(record)
+        carry_out(module, desired, node, steps, done)
+        applied.write(record, module.params, sealing.read_key())
+
+
 def main():
     """Check what is wanted, observe, compare, carry out."""
     module = AnsibleModule(argument_spec=arguments(), supports_check_mode=True)
-    done = []
+    record, done = module.params["record"], []
+    if record is not None and not re.fullmatch("[a-z][a-z0-9_]{0,39}", record):
+        module.fail_json(msg=f"record: {record!r} is no name; write lower-case letters, digits and _, at most 40")
     try:
         desired = node_state.Desired(module.params)
         node = Node(module, desired)
         steps = node_state.difference(desired, node.observe())
         result = {"changed": bool(node_state.visible(steps)), "resources": node_state.resources(steps)}
+        if record and result["changed"]:
+            same = applied.last_digest(record) == applied.digest(applied.remembered(module.params))
+            result["origin"] = "foreign" if same else "rollout"
         if module._diff:
             result["diff"] = node_state.diffs(steps)
         if not module.check_mode:
-            for step in steps:
-                node.carry_out(step)
-                done.append(step)
-            if desired.sysctl_file and desired.sysctls:
-                node.settle_sysctls()
-            for name, item in desired.units.items():
-                if item.get("ready") and item["state"] == "started":
-                    node.wait_ready(name, item["ready"])
+            (remembering if record else carry_out)(module, desired, node, steps, done)
     except node_state.Refusal as error:
         module.fail_json(msg="\n".join(error.problems), problems=error.problems)
-    except (Failed, OSError) as error:
+    except (Failed, OSError, applied.Busy, sealing.Untrusted) as error:
         module.fail_json(msg=str(error), changed=bool(node_state.visible(done)), resources=node_state.resources(done))
     module.exit_json(**result)
 

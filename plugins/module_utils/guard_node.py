@@ -1,0 +1,289 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The guard of what was applied to a node: kernel parameters, accounts, files, units, listeners.
+
+`Parameters` needs CAP_NET_ADMIN only (the kernel parameters of the network); `NodeGuard` needs root, as it writes what root owns and starts units.
+Both look every few seconds: most of it sends no events.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, network_tables, node_edge, node_state, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
+
+LOOK_SECONDS = 1.0
+FULL_SECONDS = 15.0
+CORRECTING = ("file", "ownership", "directory", "remove", "groupadd", "groupmod", "useradd", "usermod", "daemon_reload", "nothing")
+
+
+class Applied:
+    """The sealed states of a node, read again where they change. What cannot be trusted does not replace what could be."""
+
+    def __init__(self, records):
+        self.records, self.states, self.stamps, self.complaints = records, {}, {}, {}
+
+    def look(self):
+        """``{concern: params}`` of what is trusted and not being applied at this moment."""
+        names, begun = applied.concerns()
+        for concern in sorted({*names, *self.states}):
+            stamp = _stamp(os.path.join(applied.DIRECTORY, f"{concern}.json")), _stamp(sealing.KEY)
+            if stamp == self.stamps.get(concern):
+                continue
+            try:
+                found = applied.read(concern, sealing.read_key())
+            except FileNotFoundError:
+                self.complain(concern, f"what was applied as {concern} is missing")
+            except (OSError, sealing.Untrusted) as error:
+                self.complain(concern, str(error))
+            else:
+                if concern in self.states and self.states[concern]["digest"] != found["digest"]:
+                    self.records.add("state", "intended", f"{concern} was applied anew at {found['at']}")
+                self.states[concern], self.stamps[concern] = found, stamp
+                if self.complaints.pop(concern, None):
+                    self.records.add("state", "ended", f"{concern} can be trusted again")
+        self.records.set("alarm", int(bool(self.complaints)), kind="state")
+        return {concern: state["params"] for concern, state in self.states.items() if concern not in begun}
+
+    def complain(self, concern, text):
+        if self.complaints.get(concern) != text:
+            self.complaints[concern] = text
+            kept = "what was known before is kept" if concern in self.states else "it is not looked after"
+            self.records.add("state", "refused", f"{text}; {kept}")
+
+
+class Parameters:
+    """Kernel parameters of the network, live."""
+
+    def __init__(self, records):
+        self.records, self.applied, self.window, self.pace, self.told = records, Applied(records), Window(records), guard.Pace(), set()
+
+    def look(self):
+        """Compare and correct."""
+        for params in self.applied.look().values():
+            values = {key: str(value) for key, value in ((params.get("sysctls") or {}).get("values") or {}).items()}
+            if values:
+                self.compare(values)
+
+    def compare(self, values):
+        live = node_edge.observe_sysctls(_Values(values), ())
+        for key, value in node_state.sysctl_wanted(values, live).items():
+            have = live[key]
+            if have is None or node_state.normal_sysctl(key, have) == node_state.normal_sysctl(key, value):
+                self.told.discard(key)
+                continue
+            if self.window.look() or self.pace.wait(now()):
+                continue
+            self.pace.note(now())
+            try:
+                with open(f"{node_edge.SYSCTL_ROOT}/{node_state.sysctl_path(key)}", "w", encoding="ascii") as handle:
+                    handle.write(value + "\n")
+            except OSError as error:
+                if key not in self.told:
+                    self.told.add(key)
+                    self.records.add("parameter", "failed", f"{key} cannot be written: {error.strerror}", [have], [value])
+                continue
+            self.records.add("parameter", "corrected", key, [have], [value])
+
+
+class _Values:
+    def __init__(self, values):
+        self.sysctls = values
+
+
+class _Runner:
+    """What `node_edge.Node` asks of a module."""
+
+    def run_command(self, command):
+        """``(status, output, error)``."""
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def set_default_selinux_context(self, path, changed):
+        """Leave the label to restorecon, where there is one."""
+        for tool in ("/usr/sbin/restorecon", "/sbin/restorecon"):
+            if os.access(tool, os.X_OK):
+                self.run_command([tool, path])
+                return True
+        return changed
+
+
+class NodeGuard:
+    """Keeps files, accounts and units what was last applied, and states listeners that the plan does not know."""
+
+    def __init__(self, directory, settings):
+        self.settings = settings
+        self.records = Records(directory, "node")
+        self.applied, self.window = Applied(self.records), Window(self.records)
+        self.pace, self.stamps, self.told = guard.Pace(burst=10, seconds=60.0, interval=10.0), {}, {}
+        self.listeners = None
+
+    def run(self):
+        """For ever."""
+        notify("READY=1")
+        full = 0.0
+        while True:
+            notify("WATCHDOG=1")
+            moment = now()
+            everything = moment >= full
+            if everything:
+                full = moment + FULL_SECONDS
+            held = self.window.look()
+            for concern, params in self.applied.look().items():
+                if everything or self.moved(concern, params):
+                    self.look_after(concern, params, held)
+            if everything:
+                self.look_at_listeners()
+            self.records.flush(force=False)
+            self.records.export()
+            time.sleep(LOOK_SECONDS)
+
+    def moved(self, concern, params):
+        """Whether a file of a concern is another one than at the last look: two system calls a file, no content."""
+        desired = node_state.Desired(params)
+        stamps = {path: _stamp(path) for path in [*desired.all_files(), *([desired.sysctl_file] if desired.sysctl_file else [])]}
+        same = self.stamps.get(concern) == stamps
+        self.stamps[concern] = stamps
+        return not same
+
+    def look_after(self, concern, params, held):
+        """Compare a concern and correct what deviates."""
+        desired = node_state.Desired(params)
+        steps = self.steps(desired)[0]
+        if not node_state.visible(steps):
+            self.told.pop(concern, None)
+            return
+        if held:
+            self.tell(concern, "seen", steps, "during maintenance")
+            return
+        if self.pace.wait(now()):
+            self.records.set("alarm", 1, kind=concern)
+            return
+        try:
+            with applied.lock(0.0):
+                if concern in applied.concerns()[1]:
+                    return
+                fresh = self.applied.look().get(concern)
+                if fresh is None:
+                    return
+                desired = node_state.Desired(fresh)
+                self.correct(concern, desired, *self.steps(desired))
+        except applied.Busy:
+            return
+
+    def steps(self, desired):
+        node = node_edge.Node(_Runner(), desired)
+        have = node.observe()
+        # Live parameters are the other duty's; here only their file counts.
+        have["sysctls"].update(node_state.sysctl_wanted(desired.sysctls, have["sysctls"]))
+        return node_state.difference(desired, have), have
+
+    def correct(self, concern, desired, steps, have):
+        """Files and accounts are put back. What runs from changed files, or runs though it should not, is stopped or restarted as the inventory says."""
+        node, policy = node_edge.Node(_Runner(), desired), self.settings["services"]
+        done, failed, left = [], [], []
+        units = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.unit_files})
+        wanted = []
+        for step in node_state.visible(steps):
+            if step.verb == "systemctl":
+                wanted.append(step)
+            elif step.verb not in CORRECTING:
+                left.append(step)
+        reload = [step for step in steps if step.verb == "daemon_reload"]
+        for step in [one for one in steps if one.verb in CORRECTING and one.verb not in ("daemon_reload", "nothing")] + reload:
+            try:
+                node.carry_out(step)
+                if step.before != step.after:
+                    done.append(step)
+            except (node_edge.Failed, OSError) as error:
+                failed.append((step, str(error)))
+        for step in wanted:
+            unit, verb = step.data["name"], step.data["verb"]
+            if verb == "restart" and unit not in units:
+                continue  # it runs from what was applied; that something it was started from is newer is a run's business
+            chosen = service_verb(verb, policy)
+            if chosen is None:
+                left.append(step)
+                continue
+            try:
+                node.do_systemctl(chosen, unit)
+                done.append(step._replace(after={**step.after, "guard": chosen}))
+            except node_edge.Failed as error:
+                failed.append((step, str(error)))
+        if done or failed:
+            self.pace.note(now())
+        for step in done:
+            self.records.add("node", "corrected", f"{step.resource} ({concern})", [_pairs(step.before)], [_pairs(step.after)])
+        for step, error in failed:
+            self.records.add("node", "failed", f"{step.resource} ({concern}): {error[:300]}", [_pairs(step.before)], [_pairs(step.after)])
+        if left:
+            self.tell(concern, "seen", left, "left as it is")
+        self.records.set("alarm", int(bool(failed or left)), kind=concern)
+
+    def tell(self, concern, outcome, steps, why):
+        """Record deviations that stay, once."""
+        lines = sorted(f"{step.resource}: {_pairs(step.before)} instead of {_pairs(step.after)}" for step in node_state.visible(steps))
+        if self.told.get(concern) != lines:
+            self.told[concern] = lines
+            self.records.add("node", outcome, f"{concern} deviates, {why}", lines)
+
+    def look_at_listeners(self):
+        """State listeners that the plan does not know, once. The filter refuses what reaches them from other hosts."""
+        planned = self.settings["listeners"]
+        if not planned:
+            return
+        found = set()
+        for one in network_tables.read_sockets():
+            if one["address"] not in ("127.0.0.1", "::1") and not any(guard.listens_as_planned(one, entry) for entry in planned):
+                found.add(f"{one['protocol']} {one['address']} port {one['port']} of user {one['uid']}")
+        if found != self.listeners:
+            before, after = guard.changed_lines(sorted(self.listeners or ()), sorted(found))
+            if before or after:
+                self.records.add("listener", "seen", "listeners that the plan does not know", before, after)
+            self.listeners = found
+
+
+def started_from_others(desired, steps, have, changed):
+    """Units that were started after somebody changed their files, and so run from something else than what was applied.
+
+    changed: when each file of a unit was changed last, in seconds since the epoch, or None.
+    """
+    units = set()
+    for step in steps:
+        path = step.data.get("path")
+        if path in desired.unit_files and "content" in step.after:
+            unit = desired.unit_files[path]["unit"]
+            started = (have["units"].get(unit) or {}).get("started")
+            if started is not None and changed.get(path) is not None and started >= changed[path]:
+                units.add(unit)
+    return units
+
+
+def _changed_at(path):
+    try:
+        return os.lstat(path).st_ctime
+    except OSError:
+        return None
+
+
+def service_verb(verb, policy):
+    """What the guard does where a run would start, stop, restart, enable or disable a unit; None leaves it.
+
+    policy `stop` fails closed: what runs from something else than what was applied is stopped and stays so until a run; `restart` brings the
+    applied state back; `report` only tells.
+    """
+    if policy == "report":
+        return None
+    if verb == "restart":
+        return "restart" if policy == "restart" else "stop"
+    if verb == "start":
+        return "start" if policy == "restart" else None
+    return verb
+
+
+def _pairs(values):
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "nothing"

@@ -1,0 +1,106 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Where the guard keeps what it saw: a bounded history of JSON lines, a file of metrics, the journal, and systemd's watchdog."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now, utc
+
+HISTORY_BYTES = 1 << 20
+HISTORY_FILES = 4
+SAME_SECONDS = 1.0  # records of the same thing within this time become one with a count
+
+
+class Records:
+    """The history and the metrics of one duty of the guard, in its state directory."""
+
+    def __init__(self, directory, duty):
+        self.directory, self.duty = directory, duty
+        self.history = os.path.join(directory, "history.jsonl")
+        self.values, self.waiting, self.dirty, self.written = {}, None, True, 0.0
+
+    def add(self, kind, outcome, what, before=(), after=(), **more):
+        """Record an event. `outcome` is one of seen, corrected, failed, intended, refused, ended."""
+        record = {"at": utc(), "boot_seconds": round(now(), 3), "kind": kind, "outcome": outcome, "what": what, "before": list(before),
+                  "after": list(after), **{key: value for key, value in more.items() if value is not None}}
+        self.count("events_total", 1, kind=kind, outcome=outcome)
+        last = self.waiting
+        if last and all(last.get(key) == record.get(key) for key in ("kind", "outcome", "what", "before", "after")):
+            last["count"] = last.get("count", 1) + 1
+            last["last_at"] = record["at"]
+            return
+        self.flush()
+        self.waiting = record
+
+    def flush(self, force=True):
+        """Write the record that waits for more of its kind."""
+        record = self.waiting
+        if record is None or (not force and now() - record["boot_seconds"] < SAME_SECONDS):
+            return
+        self.waiting = None
+        print(guard.sentence(record), file=sys.stderr, flush=True)
+        try:
+            if os.path.exists(self.history) and os.path.getsize(self.history) > HISTORY_BYTES:
+                for number in range(HISTORY_FILES - 1, 0, -1):
+                    older = f"{self.history}.{number}"
+                    if os.path.exists(older):
+                        os.replace(older, f"{self.history}.{number + 1}")
+                os.replace(self.history, f"{self.history}.1")
+            with open(self.history, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record, sort_keys=True) + "\n")
+        except OSError as error:
+            print(f"the history cannot be written: {error}", file=sys.stderr, flush=True)
+
+    def count(self, metric, amount, **labels):
+        """Add to a metric."""
+        key = metric, tuple(sorted(labels.items()))
+        self.values[key] = self.values.get(key, 0) + amount
+        self.dirty = True
+
+    def set(self, metric, value, **labels):
+        """Set a metric."""
+        key = metric, tuple(sorted(labels.items()))
+        if self.values.get(key) != value:
+            self.values[key] = value
+            self.dirty = True
+
+    def export(self):
+        """Write the metrics where they changed, at most once a second."""
+        if not self.dirty or now() - self.written < 1.0:
+            return
+        self.dirty, self.written = False, now()
+        path = os.path.join(self.directory, f"vllm_guard_{self.duty}.prom")
+        try:
+            with open(path + ".new", "w", encoding="utf-8") as stream:
+                stream.write(guard.metrics_text(self.duty, self.values))
+            os.chmod(path + ".new", 0o644)
+            os.replace(path + ".new", path)
+        except OSError as error:
+            print(f"the metrics cannot be written: {error}", file=sys.stderr, flush=True)
+
+
+def notify(text):
+    """Tell systemd: READY=1, WATCHDOG=1, STATUS=... Nothing where systemd does not listen."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.connect("\0" + path[1:] if path.startswith("@") else path)
+            channel.sendall(text.encode())
+        except OSError:
+            return
+
+
+def read_text(path):
+    """A file's text, or None where there is none. Raises OSError."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
