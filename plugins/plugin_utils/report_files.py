@@ -47,13 +47,22 @@ def read_history(directory):
     return runs
 
 
-def write(path, content):
-    """Replace a file; the old one stays until the new one is complete."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=os.path.dirname(path), delete=False) as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def write(path, pieces):
+    """Replace a file by pieces of text; the old one stays until the new one is complete. Returns the SHA-256 as hexadecimal text."""
+    sha256 = hashlib.sha256()
+    with tempfile.NamedTemporaryFile("wb", dir=os.path.dirname(path), delete=False) as stream:
+        try:
+            for piece in pieces:
+                data = piece.encode()
+                sha256.update(data)
+                stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except BaseException:
+            os.unlink(stream.name)
+            raise
     os.replace(stream.name, path)
+    return sha256.hexdigest()
 
 
 def digest(path):
@@ -68,19 +77,17 @@ def digest(path):
 def write_reports(directory, rendered, document, key=None):
     """Write the rendered files, the history and the manifest.
 
-    rendered: {file name: text}; key: path of a private key for ssh-keygen, or None. Returns the paths written. Raises ReportError.
+    rendered: {file name: its text in pieces}; key: path of a private key for ssh-keygen, or None. Returns the paths written. Raises ReportError.
     """
     try:
         os.makedirs(directory, mode=0o750, exist_ok=True)
         manifest_path = os.path.join(directory, MANIFEST)
         previous = digest(manifest_path)
         runs = [*read_history(directory), summary_of(document)][-HISTORY_LIMIT:]
-        files = {**rendered, HISTORY: "".join(json.dumps(run) + "\n" for run in runs)}
-        for name, content in files.items():
-            write(os.path.join(directory, name), content)
-        manifest = {"version": 1, "generated": document["generated"], "verdict": document["verdict"], "previous": previous,
-                    "files": {name: digest(os.path.join(directory, name)) for name in sorted(files)}}
-        write(manifest_path, json.dumps(manifest, indent=1) + "\n")
+        files = {**rendered, HISTORY: (json.dumps(run) + "\n" for run in runs)}
+        digests = {name: write(os.path.join(directory, name), pieces) for name, pieces in sorted(files.items())}
+        manifest = {"version": 1, "generated": document["generated"], "verdict": document["verdict"], "previous": previous, "files": digests}
+        write(manifest_path, [json.dumps(manifest, indent=1), "\n"])
     except OSError as error:
         raise ReportError(f"vllm_audit_directory is {directory!r}, where the report cannot be written: {error.strerror}") from None
     paths = [os.path.join(directory, name) for name in rendered] + [manifest_path]

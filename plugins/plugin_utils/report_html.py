@@ -7,6 +7,7 @@ Filters are check boxes whose state the style sheet reads, so that they need no 
 from __future__ import annotations
 
 from html import escape
+from itertools import chain
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import SEVERITIES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import STATUSES
@@ -17,9 +18,15 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 ORDER = {"fail": 0, "unknown": 1, "waived": 2, "pass": 3, "not applicable": 4}
 SYMBOLS = {"ok": "= ok", LEAK: "! LEAK", BROKEN: "x BROKEN", UNKNOWN: "? UNKNOWN"}
 MARKS = {"pass": "\u00b7", "fail": "\u2715", "waived": "w", "not applicable": "\u00a0", "unknown": "?"}
+CELLS = {status: f"<td class={status.replace(' ', '-')}>{mark}</td>" for status, mark in MARKS.items()}
+MISSING = CELLS["unknown"]
+WEIGHTS = {"fail": 1000, "unknown": 10, "waived": 1, "pass": 0, "not applicable": 0}  # the order of the hosts in the heat map
 ARROW = '<marker id="arrow" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto"><path d="M0 0 L8 4 L0 8"/></marker>'
-# Beyond this many, passes are counted in the table of controls and not listed; the heat map and report.json have them all.
-ROW_LIMIT = 5000
+# A page of more rows than these is read by nobody. What is left out is counted where it is left out, and is in the other formats.
+SMALL = 2000         # up to so many findings, those that passed are listed as well
+CONTROL_LIMIT = 200  # findings listed of each control
+HEAT_LIMIT = 1000    # hosts of the heat map
+WIRE_LIMIT = 2000
 FLOW_LIMIT = 400
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --ok: #1d4ed8; --bad: #b91c1c; --gap: #92400e; --waived: #6b21a8; }
@@ -56,24 +63,31 @@ def slug(value):
 
 
 def table(head, rows):
-    """A table; rows are (class, cells), cells are HTML already."""
+    """A table in pieces; rows are (class, cells), cells are HTML already."""
     head_cells = "".join(f"<th scope=col>{text(cell)}</th>" for cell in head)
-    body = "".join(f'<tr class="{name}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n" for name, cells in rows)
-    return f"<div class=scroll><table><thead><tr>{head_cells}</tr></thead><tbody>\n{body}</tbody></table></div>"
+    yield f"<div class=scroll><table><thead><tr>{head_cells}</tr></thead><tbody>\n"
+    for name, cells in rows:
+        yield f'<tr class="{name}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+    yield "</tbody></table></div>"
+
+
+def left_out(number, what):
+    """A line that counts what is not listed."""
+    return f"<p>{number} more {what} are in report.json.</p>" if number > 0 else ""
 
 
 def render_html(document):
-    """The whole page, as text."""
+    """The whole page, in pieces."""
     counts, wire, coverage = document["counts"], document["wire"]["counts"], document["coverage"]
     items = "".join(f"<li class='{slug(status)} s'><b>{counts[status]}</b>{text(status)}</li>" for status in STATUSES)
     ports = "".join(f"<li class={slug(result)}><b>{wire[result]}</b>{text(result)}</li>" for result in RESULTS)
     gaps = [(host, "not observed", reason) for host, reason in coverage["not_observed"].items()]
     gaps += [(host, "not probed from", reason) for host, reason in coverage["not_probed"].items()]
-    missing = table(("Host", "What is missing", "Reason"), [("unknown", map(text, row)) for row in gaps]) if gaps else ""
+    missing = table(("Host", "What is missing", "Reason"), [("unknown", map(text, row)) for row in gaps[:CONTROL_LIMIT]]) if gaps else ()
     rules = "".join(f"body:has(#s-{slug(status)}:not(:checked)) .findings tr.{slug(status)} {{ display: none; }}\n" for status in STATUSES)
     rules += "".join(f"body:has(#v-{name}:not(:checked)) .findings tr.{name} {{ display: none; }}\n" for name in SEVERITIES)
     rules += "body:has(#w-ok:not(:checked)) .wire tr.row-ok { display: none; }\n"
-    return f"""<!DOCTYPE html>
+    yield f"""<!DOCTYPE html>
 <html lang=en><head><meta charset=utf-8>
 <meta http-equiv="Content-Security-Policy" content="{text(POLICY)}">
 <meta name=viewport content="width=device-width, initial-scale=1">
@@ -83,22 +97,22 @@ def render_html(document):
 <p>As of {text(document['generated'])}; {text(coverage['probes'])} probes sent.</p>
 <ul class=counts aria-label="Controls">{items}</ul>
 <ul class=counts aria-label="Ports tried">{ports}</ul>
-{missing}
-<h2>Hosts by controls</h2>
-{heat_map(document)}
-<h2>Controls</h2>
-{filters([("s-" + slug(status), status, True) for status in STATUSES] + [("v-" + name, name, True) for name in SEVERITIES])}
-<div class=findings>{controls_table(document)}</div>
-<h2>Segments and allowed flows</h2>
-{picture(document)}
-<h2>Reachability, expected against observed</h2>
-{filters([("w-ok", "also what is as expected", True)])}
-<div class=wire>{wire_section(document)}</div>
-<h2>Planned flows</h2>
-{flows_section(document)}
-{history_section(document)}
-</body></html>
 """
+    yield from missing
+    yield left_out(len(gaps) - CONTROL_LIMIT, "gaps") + "\n<h2>Controls</h2>\n"
+    yield from summary_table(document)
+    yield "\n<h2>Hosts by controls</h2>\n"
+    yield from heat_map(document)
+    yield "\n<h2>Findings</h2>\n" + filters([("s-" + slug(status), status, True) for status in STATUSES] + [("v-" + name, name, True) for name in SEVERITIES])
+    yield "<div class=findings>"
+    yield from findings_table(document)
+    yield "</div>\n<h2>Segments and allowed flows</h2>\n" + picture(document)
+    yield "\n<h2>Reachability, expected against observed</h2>\n" + filters([("w-ok", "also what is as expected", True)]) + "<div class=wire>"
+    yield from wire_section(document)
+    yield "</div>\n<h2>Planned flows</h2>\n"
+    yield from flows_section(document)
+    yield from history_section(document)
+    yield "</body></html>\n"
 
 
 def filters(boxes):
@@ -107,66 +121,102 @@ def filters(boxes):
                                           for name, label, checked in boxes) + "</div>"
 
 
-def heat_map(document):
-    """A line a host, a cell a control; hosts where nothing is wrong are one line together where there are many."""
-    order = [control["id"] for control in document["controls"]]
-    hosts = {}
+def summary_table(document):
+    """One row a control: on how many hosts it has which status."""
+    counts = {control["id"]: dict.fromkeys(STATUSES, 0) for control in document["controls"]}
     for finding in document["findings"]:
-        hosts.setdefault(finding["host"], {})[finding["control"]] = finding["status"]
-    clean = [host for host, cells in hosts.items() if not set(cells.values()) & {"fail", "unknown", "waived"}]
-    shown = list(hosts) if len(hosts) <= 100 else [host for host in hosts if host not in set(clean)]
+        counts[finding["control"]][finding["status"]] += 1
+    rows = []
+    for control in document["controls"]:
+        numbers = counts[control["id"]]
+        worst = next((status for status in ORDER if numbers[status]), "not applicable")
+        rows.append((f"{slug(worst)} {slug(control['severity'])}", (
+            text(control["id"]), f"{text(control['title'])}<br><small>{text(control['rationale'])}</small>", text(control["severity"]), text(control["witness"]),
+            *(f"<span class={'s' if status == worst else 'n'}>{numbers[status] or ''}</span>" for status in STATUSES), text(control["remedy"]))))
+    yield from table(("Control", "Requirement", "Severity", "Witness", *STATUSES, "Fix"), rows)
+
+
+def heat_map(document):
+    """A line a host, a cell a control, the worst hosts first; hosts where nothing is wrong are one line together where there are many."""
+    order = [control["id"] for control in document["controls"]]
+    place, blank = {name: index for index, name in enumerate(order)}, [MISSING] * len(order)
+    hosts, wrong = {}, {}
+    for finding in document["findings"]:
+        host = finding["host"]
+        if host not in hosts:
+            hosts[host], wrong[host] = blank[:], 0
+        hosts[host][place[finding["control"]]] = CELLS[finding["status"]]
+        wrong[host] += WEIGHTS[finding["status"]]
+    shown = list(hosts)
+    if len(hosts) > 100:
+        shown = sorted((host for host in hosts if wrong[host]), key=lambda host: -wrong[host])[:HEAT_LIMIT]
     titles = {control["id"]: control["title"] for control in document["controls"]}
     head = "".join(f"<th scope=col title='{text(titles[name])}'>{text(name)}</th>" for name in order)
-    body = "".join(f"<tr><th scope=row>{text(host)}</th>" + "".join(
-        f"<td class={slug(hosts[host].get(name, 'unknown'))}>{MARKS[hosts[host].get(name, 'unknown')]}</td>" for name in order) + "</tr>\n" for host in shown)
-    rest = "" if len(shown) == len(hosts) else f"<p>{len(hosts) - len(shown)} more hosts, where nothing failed and nothing is unknown.</p>"
-    legend = "<p>\u2715 fail, ? unknown, w waived, \u00b7 pass, empty: not applicable</p>"
-    return f"<div class=scroll><table class=heat><thead><tr><th scope=col>Host</th>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{rest}{legend}"
+    yield f"<div class=scroll><table class=heat><thead><tr><th scope=col>Host</th>{head}</tr></thead><tbody>\n"
+    for host in shown:
+        yield f"<tr><th scope=row>{text(host)}</th>{''.join(hosts[host])}</tr>\n"
+    yield "</tbody></table></div>"
+    rest, clean = len(hosts) - len(shown), sum(not number for number in wrong.values())
+    if rest:
+        yield f"<p>{rest} more hosts, on {min(clean, rest)} of which nothing failed, is waived or is unknown.</p>"
+    yield "<p>\u2715 fail, ? unknown, w waived, \u00b7 pass, empty: not applicable</p>"
 
 
-def controls_table(document):
-    """One row a finding, what failed first."""
+def findings_table(document):
+    """One row a finding, what failed first; of a large fleet the first of each control, and none that passed."""
     controls = {control["id"]: control for control in document["controls"]}
+    chosen = document["findings"]
+    if len(chosen) > SMALL:
+        chosen = [finding for finding in chosen if ORDER[finding["status"]] < ORDER["pass"]]
+    passed = len(document["findings"]) - len(chosen)
     severity = {name: index for index, name in enumerate(SEVERITIES)}
-    ordered = sorted(document["findings"], key=lambda item: (ORDER[item["status"]], severity[item["severity"]], item["control"]))
-    rows, left = [], 0
-    for finding in ordered:
-        if len(rows) >= ROW_LIMIT and finding["status"] in ("pass", "not applicable"):
-            left += 1
-            continue
-        control, waiver = controls[finding["control"]], finding["waiver"]
-        evidence = "".join(f"<li><code>{text(line)}</code></li>" for line in finding["evidence"])
-        detail = f"<details><summary>{len(finding['evidence'])} observations</summary><ul>{evidence}</ul></details>" if len(finding["evidence"]) > 1 else ""
-        fix = text(control["remedy"]) if finding["status"] in ("fail", "unknown") else ""
-        if waiver:
-            fix = f"waived until {text(waiver['expires'])} by {text(waiver['owner'])}: {text(waiver['reason'])}"
-        rows.append((f"{slug(finding['status'])} {slug(finding['severity'])}", (
-            f"<span class=s>{text(finding['status'])}</span>", text(finding["severity"]), text(finding["control"]), text(finding["host"]),
-            f"{text(control['title'])}<br><small>{text(control['witness'])}</small>", text(finding["expected"]),
-            f"<code>{text(finding['observed'])}</code>{detail}", fix)))
-    more = f"<p>{left} more findings that passed or do not apply are in report.json.</p>" if left else ""
-    return table(("Status", "Severity", "Control", "Host", "Requirement", "Expected", "Observed", "Fix or waiver"), rows) + more
+    listed, kept = {}, []
+    for finding in sorted(chosen, key=lambda item: (ORDER[item["status"]], severity[item["severity"]], item["control"])):
+        key = finding["control"], finding["status"]
+        listed[key] = listed.get(key, 0) + 1
+        if listed[key] <= CONTROL_LIMIT:
+            kept.append(finding)
+    rows = (_finding_row(finding, controls[finding["control"]]) for finding in kept)
+    yield from table(("Status", "Severity", "Control", "Host", "Requirement", "Expected", "Observed", "Fix or waiver"), rows)
+    for (control, status), number in listed.items():
+        if number > CONTROL_LIMIT:
+            yield left_out(number - CONTROL_LIMIT, f"hosts where {text(control)} is {text(status)}")
+    yield left_out(passed, "findings that passed or do not apply")
+
+
+def _finding_row(finding, control):
+    waiver, evidence = finding["waiver"], "".join(f"<li><code>{text(line)}</code></li>" for line in finding["evidence"])
+    detail = f"<details><summary>{len(finding['evidence'])} observations</summary><ul>{evidence}</ul></details>" if len(finding["evidence"]) > 1 else ""
+    fix = text(control["remedy"]) if finding["status"] in ("fail", "unknown") else ""
+    if waiver:
+        fix = f"waived until {text(waiver['expires'])} by {text(waiver['owner'])}: {text(waiver['reason'])}"
+    return f"{slug(finding['status'])} {slug(finding['severity'])}", (
+        f"<span class=s>{text(finding['status'])}</span>", text(finding["severity"]), text(finding["control"]), text(finding["host"]),
+        f"{text(control['title'])}<br><small>{text(control['witness'])}</small>", text(finding["expected"]),
+        f"<code>{text(finding['observed'])}</code>{detail}", fix)
 
 
 def wire_section(document):
     """The matrix: one row a source and destination address, what is not as expected first."""
-    rows = []
-    for row in document["wire"]["rows"]:
-        totals = wire_totals(row)
-        result = row_result(totals)
-        cells = "".join(f"<li class={slug(cell['result'])}>{text(cell['result'])}: {text(cell['observed'])} <code>{text(', '.join(cell['ports']))}</code>"
-                        + (f" ({text(cell['flow'])})" if cell["flow"] else "") + "</li>" for cell in row["cells"])
-        planned, other = totals[OK_OPEN] + totals[BROKEN], totals[OK_BLOCKED] + totals[LEAK]
-        rows.append((f"row-{slug(result)}", (
-            text(row["vantage"]), f"{text(row['source'])} ({text(row['segment'])})", text(row["host"]), f"{text(row['address'])} ({text(row['to_segment'])})",
-            f"{totals[OK_OPEN]} of {planned}" if planned else "none planned", f"{totals[OK_BLOCKED]} of {other}",
-            f"<span class={slug(result)}>{text(SYMBOLS[result])}</span><details><summary>ports</summary><ul>{cells}</ul></details>")))
-    rows += [("row-UNKNOWN", (text(entry["vantage"]), text(entry["source"]), text(entry["host"]), text(entry["address"]), "not tried", "not tried",
-                              f"<span class=UNKNOWN>{SYMBOLS[UNKNOWN]}</span>")) for entry in document["wire"]["missing"]]
-    rows.sort(key=lambda row: row[0] == "row-ok")
-    kept = rows[:max(ROW_LIMIT, sum(row[0] != "row-ok" for row in rows[:2 * ROW_LIMIT]))]
-    more = f"<p>{len(rows) - len(kept)} more rows are in report.json.</p>" if len(kept) < len(rows) else ""
-    return table(("From", "Source", "To", "Address", "Planned ports answered", "Other ports blocked", "Result"), kept) + more
+    rows = [(row_result(wire_totals(row)), row) for row in document["wire"]["rows"]]
+    rows.sort(key=lambda entry: entry[0] == "ok")
+    missing = document["wire"]["missing"]
+    untried = [("row-UNKNOWN", (*map(text, (entry["vantage"], entry["source"], entry["host"], entry["address"])), "not tried", "not tried",
+                                f"<span class=UNKNOWN>{SYMBOLS[UNKNOWN]}</span>")) for entry in missing[:WIRE_LIMIT]]
+    yield from table(("From", "Source", "To", "Address", "Planned ports answered", "Other ports blocked", "Result"),
+                     chain(untried, (_wire_row(result, row) for result, row in rows[:WIRE_LIMIT])))
+    yield left_out(len(rows) - WIRE_LIMIT, "paths") + left_out(len(missing) - WIRE_LIMIT, "paths that were not tried")
+
+
+def _wire_row(result, row):
+    totals = wire_totals(row)
+    cells = "".join(f"<li class={slug(cell['result'])}>{text(cell['result'])}: {text(cell['observed'])} <code>{text(', '.join(cell['ports']))}</code>"
+                    + (f" ({text(cell['flow'])})" if cell["flow"] else "") + "</li>" for cell in row["cells"])
+    planned, other = totals[OK_OPEN] + totals[BROKEN], totals[OK_BLOCKED] + totals[LEAK]
+    return f"row-{slug(result)}", (
+        text(row["vantage"]), f"{text(row['source'])} ({text(row['segment'])})", text(row["host"]), f"{text(row['address'])} ({text(row['to_segment'])})",
+        f"{totals[OK_OPEN]} of {planned}" if planned else "none planned", f"{totals[OK_BLOCKED]} of {other}",
+        f"<span class={slug(result)}>{text(SYMBOLS[result])}</span><details><summary>ports</summary><ul>{cells}</ul></details>")
 
 
 def picture(document):
@@ -207,21 +257,20 @@ def picture(document):
 
 def flows_section(document):
     """Who may open a connection to whom, and why."""
-    rows = []
-    for host, node in document["plan"]["nodes"].items():
-        for flow in node["flows"]:
-            ends = (", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address")
-            rows.append(("", map(text, (host, flow["name"], *ends, flow["segment"] or "", flow["protocol"], ", ".join(flow["ports"]), flow["reason"]))))
-    more = f"<p>{len(rows) - FLOW_LIMIT} more flows are in report.json.</p>" if len(rows) > FLOW_LIMIT else ""
-    return table(("Node", "Flow", "From", "To", "Segment", "Protocol", "Ports", "Reason"), rows[:FLOW_LIMIT]) + more
+    flows = [(host, flow) for host, node in document["plan"]["nodes"].items() for flow in node["flows"]]
+    yield from table(("Node", "Flow", "From", "To", "Segment", "Protocol", "Ports", "Reason"), (("", map(text, (
+        host, flow["name"], ", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address", flow["segment"] or "",
+        flow["protocol"], ", ".join(flow["ports"]), flow["reason"]))) for host, flow in flows[:FLOW_LIMIT]))
+    yield left_out(len(flows) - FLOW_LIMIT, "flows")
 
 
 def history_section(document):
     """Earlier runs whose results lay in the same directory, the newest first."""
     runs = document.get("history") or []
     if not runs:
-        return ""
+        return
     names = ("fail", "unknown", "waived", "pass")
     rows = [(slug(run["verdict"]), map(text, (run["generated"], run["verdict"], *(run["counts"][name] for name in names), run["leaks"], run["broken"])))
             for run in reversed(runs)]
-    return "<h2>History</h2>" + table(("When", "Verdict", "Failed", "Unknown", "Waived", "Passed", "Leaks", "Broken"), rows)
+    yield "<h2>History</h2>"
+    yield from table(("When", "Verdict", "Failed", "Unknown", "Waived", "Passed", "Leaks", "Broken"), rows)

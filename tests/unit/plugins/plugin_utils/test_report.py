@@ -36,6 +36,10 @@ def leak(results):
     path["open"] = ["22"]
 
 
+def page_of(made):
+    return "".join(render_html(made))
+
+
 class Page(HTMLParser):
     """Collects what could act."""
 
@@ -97,7 +101,7 @@ def test_the_table_shows_what_is_wrong_first_and_never_hides_it():
 def test_markup_from_a_host_stays_text():
     def hostile(seen):
         seen["npu02"]["listeners"].append({**listener("0.0.0.0", 111, MARKUP), "command": MARKUP})
-    page = Page(render_html(document(hostile)))
+    page = Page(page_of(document(hostile)))
     assert not {"script", "img", "iframe", "link", "object", "form", "a", "image", "use"} & set(page.tags)
     assert not [name for name, _value in page.attributes if name.startswith("on") or name in ("src", "href", "xlink:href", "action", "style")]
     assert MARKUP in "".join(page.words)
@@ -107,13 +111,13 @@ def test_a_host_name_with_markup_stays_text():
     plan = json.loads(json.dumps(PLAN).replace("npu02", "<b>npu02"))
     seen = {"npu01": observations()["npu01"], "<b>npu02": observations()["npu02"]}
     targets = composed(seen, plan)
-    page = Page(render_html(build_document(plan, judge(plan, targets, seen, {}, probes(targets, plan)), "now")))
+    page = Page(page_of(build_document(plan, judge(plan, targets, seen, {}, probes(targets, plan)), "now")))
     assert "<b>npu02" in "".join(page.words)
     assert page.tags.count("b") == 10  # the counts
 
 
 def test_the_policy_forbids_every_request_and_script():
-    page = Page(render_html(document()))
+    page = Page(page_of(document()))
     policy = dict(page.attributes)["content"] if "default-src" in str(dict(page.attributes).get("content")) else next(
         value for _name, value in page.attributes if value and "default-src" in value)
     assert "default-src 'none'" in policy
@@ -122,7 +126,7 @@ def test_the_policy_forbids_every_request_and_script():
 
 def test_the_counts_are_those_of_the_document():
     made = document(probe_change=leak)
-    page = "".join(Page(render_html(made)).words)
+    page = "".join(Page(page_of(made)).words)
     for status, count in made["counts"].items():
         assert f"{count}{status}" in page
 
@@ -130,6 +134,6 @@ def test_the_counts_are_those_of_the_document():
 def test_rendering_does_not_change_the_document():
     made = document(probe_change=leak)
     before = copy.deepcopy(made)
-    render_html(made)
+    page_of(made)
     terminal_summary(made)
     assert made == before

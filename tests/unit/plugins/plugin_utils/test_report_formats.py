@@ -42,7 +42,7 @@ def some_document():
 
 
 def test_junit_counts_alike(document):
-    root = ElementTree.fromstring(report_formats.render_junit(document).encode())
+    root = ElementTree.fromstring("".join(report_formats.render_junit(document)).encode())
     counts = document["counts"]
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == (str(len(document["findings"])), str(counts["fail"]), str(counts["unknown"]))
     assert len(root.findall(".//testcase")) == len(document["findings"])
@@ -54,7 +54,7 @@ def test_junit_counts_alike(document):
 
 
 def test_sarif_counts_alike_and_points_to_its_rules(document):
-    log = json.loads(report_formats.render_sarif(document))
+    log = json.loads("".join(report_formats.render_sarif(document)))
     run = log["runs"][0]
     assert log["version"] == "2.1.0"
     assert len(run["results"]) == len(document["findings"])
@@ -69,7 +69,7 @@ def test_sarif_counts_alike_and_points_to_its_rules(document):
 
 
 def test_oscal_counts_alike_and_refers_to_what_is_there(document):
-    whole = json.loads(report_formats.render_oscal(document))["assessment-results"]
+    whole = json.loads("".join(report_formats.render_oscal(document)))["assessment-results"]
     result = whole["results"][0]
     counts = document["counts"]
     assert len(result["findings"]) == len(result["observations"]) == len(document["findings"])
@@ -87,14 +87,14 @@ def test_oscal_counts_alike_and_refers_to_what_is_there(document):
 
 
 def test_csv_counts_alike_and_holds_no_formula(document):
-    rows = list(csv.DictReader(io.StringIO(report_formats.render_csv(document))))
+    rows = list(csv.DictReader(io.StringIO("".join(report_formats.render_csv(document)))))
     for status, count in document["counts"].items():
         assert sum(row["status"] == status for row in rows) == count
     assert not [cell for row in rows for cell in row.values() if cell[:1] in "=+-@" and cell]
 
 
 def test_prometheus_counts_alike(document):
-    text = report_formats.render_prometheus(document)
+    text = "".join(report_formats.render_prometheus(document))
     for status, count in document["counts"].items():
         assert f'vllm_audit_findings{{status="{status}"}} {count}\n' in text
     for result, count in document["wire"]["counts"].items():
@@ -105,9 +105,9 @@ def test_prometheus_counts_alike(document):
 
 
 def test_json_is_the_document(document):
-    assert json.loads(report_formats.render_json(document)) == document
+    assert json.loads("".join(report_formats.render_json(document))) == document
 
 
 def test_every_control_is_in_every_catalogue(document):
-    sarif = json.loads(report_formats.render_sarif(document))["runs"][0]["tool"]["driver"]["rules"]
+    sarif = json.loads("".join(report_formats.render_sarif(document)))["runs"][0]["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in sarif] == [control.id for control in CONTROLS]
