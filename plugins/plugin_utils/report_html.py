@@ -131,7 +131,8 @@ def summary_table(document):
         numbers = counts[control["id"]]
         worst = next((status for status in ORDER if numbers[status]), "not applicable")
         rows.append((f"{slug(worst)} {slug(control['severity'])}", (
-            text(control["id"]), f"{text(control['title'])}<br><small>{text(control['rationale'])}</small>", text(control["severity"]), text(control["witness"]),
+            text(control["id"]), f"{text(control['title'])}<br><small>{text(control['rationale'])}</small>",
+            text(control["severity"]), text(control["witness"]),
             *(f"<span class={'s' if status == worst else 'n'}>{numbers[status] or ''}</span>" for status in STATUSES), text(control["remedy"]))))
     yield from table(("Control", "Requirement", "Severity", "Witness", *STATUSES, "Fix"), rows)
 

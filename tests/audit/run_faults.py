@@ -1,9 +1,9 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Makes the deviations of the fault table in a lab, two at a time on two hosts, and compares what the audit reports.
 
-    python3 tests/audit/run_faults.py --lab NAME --block 10.NN [--only WORDS] [--report FILE]
+    python3 tests/audit/run_faults.py [--lab NAME --block 10.NN] [--only EXPRESSION] [--count N --seed SEED] [--report FILE] [--keep]
 
-The lab has to be up (tests/lab/lab up) and prepared (tests/audit/prepare.yml). Leaves with 1 when anything is reported otherwise.
+Leaves with 1 when anything is reported otherwise, or a fault could not be made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,28 +23,46 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from fault_table import FAULTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+LAB = os.path.join(ROOT, "tests/lab/lab")
 NUMBERS = {"npu01": "11", "npu02": "12"}
 
 
 class Lab:
     """The hosts, and an audit of them."""
 
-    def __init__(self, name, block):
-        self.name, self.block = name, block
+    def __init__(self, name, block, keep):
+        self.name, self.block, self.keep = name, block, keep
+
+    def __enter__(self):
+        subprocess.run([LAB, "up", "--name", self.name, "--block", self.block], stdout=subprocess.DEVNULL, check=True)
+        command = ["ansible-playbook", *self.inventories(), f"{ROOT}/tests/audit/prepare.yml"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"the lab could not be prepared:\n{done.stdout[-3000:]}")
+        return self
+
+    def __exit__(self, *_error):
+        if not self.keep:
+            subprocess.run([LAB, "down", "--name", self.name], stdout=subprocess.DEVNULL, check=True)
+
+    def inventories(self):
+        """The options that name the inventory."""
+        return ["-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/audit/instances.yml"]
 
     def run(self, host, script):
-        """Run a shell script on a host as root, past its network."""
+        """Run a shell script on a host as root, past its network; whether it went well."""
         script = script.replace("@N@", NUMBERS[host]).replace("@B@", self.block)
-        command = [os.path.join(ROOT, "tests/lab/lab"), "exec", "--name", self.name, host, "sh", "-c", script]
+        command = [LAB, "exec", "--name", self.name, host, "sh", "-c", script]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             print(f"    {host}: {script!r} left with {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
+        return done.returncode == 0
 
     def audit(self):
         """{host: ({failed controls}, {unknown controls})} and the findings."""
         with tempfile.TemporaryDirectory() as directory:
-            command = ["ansible-playbook", "-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/audit/instances.yml",
-                       f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}", "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
+            command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}",
+                       "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
             try:
                 with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
@@ -69,35 +89,24 @@ def pairs(faults):
         yield first, second
 
 
-def main():
-    """Run the table."""
-    parser = argparse.ArgumentParser(description="Fault table of the audit")
-    parser.add_argument("--lab", required=True)
-    parser.add_argument("--block", required=True, help="the lab's block, such as 10.77")
-    parser.add_argument("--only", default="", help="only faults whose names contain this")
-    parser.add_argument("--report", help="write the outcome of every fault as JSON")
-    options = parser.parse_args()
-    lab = Lab(options.lab, options.block)
-    begun = time.monotonic()
+def campaign(lab, chosen, begun):
+    """Make and unmake the faults; ([outcome], number of those reported otherwise)."""
     clean, _document = lab.audit()
     base = {host: unknown for host, (_failed, unknown) in clean.items()}
     print(f"clean lab: failed {[sorted(failed) for failed, _unknown in clean.values()]}, unknown {[sorted(unknown) for unknown in base.values()]}", flush=True)
     wrong = sum(len(failed) for failed, _unknown in clean.values())
-    chosen = [item for item in FAULTS if options.only in item.name]
     outcomes = []
     for couple in pairs(chosen):
         placed = {host: item for host, item in zip(NUMBERS, couple) if item}
-        for host, item in placed.items():
-            lab.run(host, item.make)
+        made = {host: lab.run(host, item.make) for host, item in placed.items()}
         seen, document = lab.audit()
-        for host, item in placed.items():
-            lab.run(host, item.unmake)
+        unmade = {host: lab.run(host, item.unmake) for host, item in placed.items()}
         for host in NUMBERS:
             item = placed.get(host)
             failed, unknown = seen[host]
             expected = item.controls if item else frozenset()
             allowed = base[host] | (item.unknown if item else frozenset())
-            good = failed == expected and unknown <= allowed
+            good = failed == expected and unknown <= allowed and made.get(host, True) and unmade.get(host, True)
             evidence = {finding["control"]: finding["observed"] for finding in document["findings"] if finding["host"] == host and finding["status"] == "fail"}
             outcomes.append(
                 {
@@ -117,12 +126,32 @@ def main():
                     + ("" if good else f", expected {sorted(expected)}, unknown {sorted(unknown - allowed)}, observed {json.dumps(evidence)[:400]}"),
                     flush=True,
                 )
+    return outcomes, wrong
+
+
+def main():
+    """Run the table."""
+    parser = argparse.ArgumentParser(description="Fault table of the audit")
+    parser.add_argument("--lab", default="audit-faults")
+    parser.add_argument("--block", default="10.82", help="the lab's block of addresses")
+    parser.add_argument("--only", default="", help="only faults in whose names this regular expression is found")
+    parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
+    parser.add_argument("--report", help="write the outcome of every fault as JSON")
+    options = parser.parse_args()
+    chosen = [item for item in FAULTS if re.search(options.only, item.name)]
+    if options.count is not None:
+        chosen = random.Random(options.seed).sample(chosen, min(options.count, len(chosen)))
+    begun = time.monotonic()
+    with Lab(options.lab, options.block, options.keep) as lab:
+        outcomes, wrong = campaign(lab, chosen, begun)
     if options.report:
         with open(options.report, "w", encoding="utf-8") as stream:
             json.dump(outcomes, stream, indent=1)
     made = sum(outcome["fault"] is not None for outcome in outcomes)
     print(f"{made} faults, {wrong} reported otherwise than the table says, {time.monotonic() - begun:.0f} s")
-    return 1 if wrong else 0
+    return 1 if wrong or not made else 0
 
 
 if __name__ == "__main__":
