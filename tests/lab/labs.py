@@ -105,8 +105,10 @@ class Lab:
         if not network.namespace_exists(self.name):
             self._refuse_foreign_networks()
         roots.build([self.root(host.name) for host in self.hosts], self._podman)
-        keys = self._write_files()
         with machine.lock("network"):
+            if not network.namespace_exists(self.name):
+                self._refuse_foreign_networks()  # again: another lab may have come up meanwhile
+            keys = self._write_files()
             network.up(self.name, self.block)
         ports = network.ports(self.name)
         wired = {
