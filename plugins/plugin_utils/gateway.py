@@ -103,7 +103,7 @@ def _defaults(limits):
         "    option dontlognull",
         "    option abortonclose",
         "    option disable-h2-upgrade",
-        "    option redispatch",
+        "    option redispatch 1",
         "    retries 2",
         "    timeout connect 5s",
         f"    timeout http-request {limits['header_seconds']}s",
@@ -154,9 +154,8 @@ def _refuse(reason, status, message, condition, headers=()):
 
 
 def _bind(address, port, options=""):
-    shown = f"[{address}]" if ":" in address else address
     # HTTP/1.1 only: the engines speak nothing else, and what is not translated cannot be smuggled.
-    return f"    bind {shown}:{port} ssl crt {DIRECTORY}/certificates/ alpn http/1.1{options}"
+    return f"    bind {_address({'address': address, 'port': port})} ssl crt {DIRECTORY}/certificates/ alpn http/1.1{options}"
 
 
 def hosts(names, addresses, port):
@@ -297,8 +296,7 @@ def _backend(instance, limits):
         f"    default-server check inter 2s fall 5 rise 1 maxconn {limits['connections']}",
     ]
     for number, backend in enumerate(instance["backends"]):
-        address = f"[{backend['address']}]" if ":" in backend["address"] else backend["address"]
-        lines.append(f"    server {name}-{number} {address}:{backend['port']}")
+        lines.append(f"    server {name}-{number} {_address(backend)}")
     return lines
 
 
@@ -312,12 +310,12 @@ def _management(settings):
     lines += ["    acl has_body req.hdr_val(content-length) gt 65536"]
     lines += _refuse("size", 413, "The body is larger than 65536 bytes.", "has_body")
     ways, backends = [], []
-    for instance in settings["instances"]:
-        name = instance["name"]
-        lines.append(f'    acl read_{name} var(txn.endpoint) -m str "GET /{name}/metrics" "GET /{name}/health"')
+    for place in _places(settings["instances"]):
+        name, path = place["name"], place["path"]
+        lines.append(f'    acl read_{name} var(txn.endpoint) -m str "GET {path}/metrics" "GET {path}/health"')
         allowed = f"read_{name}"
         if administrators and settings.get("management_endpoints"):
-            changes = " ".join('"{} /{}{}"'.format(*_split(endpoint, name)) for endpoint in settings["management_endpoints"])
+            changes = " ".join('"{} {}{}"'.format(method, path, target) for method, target in map(str.split, settings["management_endpoints"]))
             lines.append(f"    acl change_{name} var(txn.endpoint) -m str {changes}")
             allowed += f" or change_{name}"
         ways.append((name, allowed))
@@ -334,25 +332,39 @@ def _management(settings):
     for name, allowed in ways:
         lines.append(f"    use_backend {name}_management if {allowed}")
     lines.append("    default_backend gateway_nothing")
-    for instance in settings["instances"]:
-        name = instance["name"]
+    for place in _places(settings["instances"]):
         backends += [
-            f"backend {name}_management",
-            "    http-request set-path /%[path,field(3,/,0)]",
+            f"backend {place['name']}_management",
+            f"    http-request set-path /%[path,field({place['path'].count('/') + 2},/,0)]",
             *[f"    http-request del-header {header}" for header in _DROPPED_HEADERS],
             "    http-request set-header Host engine",
-            f'    http-request set-header Authorization "Bearer %[str({name}),map_str({DIRECTORY}/backends.map)]"',
+            f'    http-request set-header Authorization "Bearer %[str({place["instance"]}),map_str({DIRECTORY}/backends.map)]"',
+            f"    server {place['server']} {_address(place['backend'])} track {place['instance']}/{place['server']}",
         ]
-        for number, backend in enumerate(instance["backends"]):
-            backends.append(f"    server {name}-{number} {backend['address']}:{backend['port']} track {name}/{name}-{number}")
     backends.append("backend gateway_nothing")
     backends += _refuse("endpoint", 404, "This endpoint is not served here.", "TRUE")
     return lines + backends
 
 
-def _split(endpoint, _name):
-    method, _blank, path = endpoint.partition(" ")
-    return method, _name, path
+def _places(instances):
+    """What monitors and administrators name in a path: an instance, or each engine of one that has several, counted from 0.
+
+    A counter read from whichever engine is free means nothing, and a change of state is meant for one engine.
+    """
+    for instance in instances:
+        for number, backend in enumerate(instance["backends"]):
+            several = len(instance["backends"]) > 1
+            yield {
+                "instance": instance["name"],
+                "name": f"{instance['name']}_{number}" if several else instance["name"],
+                "path": f"/{instance['name']}/{number}" if several else f"/{instance['name']}",
+                "server": f"{instance['name']}-{number}",
+                "backend": backend,
+            }
+
+
+def _address(place):
+    return f"[{place['address']}]:{place['port']}" if ":" in place["address"] else f"{place['address']}:{place['port']}"
 
 
 def _bounds(bounds):

@@ -84,15 +84,22 @@ def test_the_log_has_no_header_query_or_body():
 def test_without_administrators_nobody_is_asked_for_a_certificate_and_nothing_changes_state():
     lines = section("frontend gateway_management")
     assert not any("verify" in line or "ssl_c" in line or "change_" in line for line in lines)
-    assert any('"GET /chat/metrics" "GET /chat/health"' in line for line in lines)
+    assert any('"GET /chat/0/metrics" "GET /chat/0/health"' in line for line in lines)
 
 
 def test_what_changes_state_needs_a_certificate_by_name():
     lines = section("frontend gateway_management", administrators=["alice"], management_endpoints=["POST /pause"])
     assert any("verify optional" in line for line in lines if line.startswith("bind"))
-    assert any(line.startswith("acl change_chat") and '"POST /chat/pause"' in line for line in lines)
+    assert any(line.startswith("acl change_chat_1") and '"POST /chat/1/pause"' in line for line in lines)
     refusals = [position(lines, f"return status 403 content-type application/json string '{{\"error\":{{\"message\":\"{text}") for text in ("This needs",)]
-    assert refusals[0] < position(lines, "use_backend chat_management")
+    assert refusals[0] < position(lines, "use_backend chat_0_management")
+
+
+def test_a_monitor_names_the_engine_where_an_instance_has_several():
+    (lines,) = [section(f"backend chat_{number}_management") for number in (1,)]
+    assert "server chat-1 [::1]:17453 track chat/chat-1" in lines and "http-request set-path /%[path,field(4,/,0)]" in lines
+    alone = section("backend chat_management", instances=[{**INSTANCE, "backends": INSTANCE["backends"][:1]}])
+    assert "server chat-0 127.0.0.1:17443 track chat/chat-0" in alone and "http-request set-path /%[path,field(3,/,0)]" in alone
 
 
 def test_scopes_and_keys_hold_what_each_client_may():
