@@ -7,5 +7,4 @@ gateway: setup ## The gateway: malformed requests, keys, streams through reloads
 	PYTHONPATH=$(COLLECTIONS):tests/gateway python -m pytest -q -p no:cacheprovider tests/gateway
 
 bench-gateway: setup ## What the gateway costs, as ratios to an engine without it
-	tests/gateway/packages.sh
-	PYTHONPATH=$(COLLECTIONS):tests/gateway python tests/gateway/bench.py
+	python tests/bench/gateway.py
