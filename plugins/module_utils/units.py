@@ -22,6 +22,8 @@ STATUS_FIELDS = {
     "CapAmb": "ambient", "NoNewPrivs": "no_new_privileges", "Seccomp": "seccomp",
 }
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+# A shell that reads a credential of systemd when it runs: the command line holds its place and not the secret.
+CREDENTIAL_READS = ("$CREDENTIALS_DIRECTORY/", "$(cat")
 # Titles and names under which vLLM, vLLM-MindSpore and Ray run (setproctitle in vLLM, the console scripts, Ray's daemons).
 ENGINE = re.compile(r"(^|/)(vllm|vllm-mindspore|raylet|gcs_server)( |$)|^VLLM::|^ray::")
 
@@ -44,8 +46,8 @@ def mask_secrets(text):
     """Words of an Environment= or command line, the values of secrets replaced."""
     masked, hide = [], False
     for word in text.split(" "):
-        name, separator, _value = word.partition("=")
-        secret = any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
+        name, separator, value = word.partition("=")
+        secret = not value.lstrip('"').startswith(CREDENTIAL_READS) and any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
         if hide:
             word, hide = "(hidden)", False
         elif secret and separator:

@@ -44,8 +44,9 @@ options:
   state:
     description:
       - V(absent) removes every environment and both links, and the prefix where nothing else is in it.
+      - V(returned) exchanges C(current) and C(previous), for a new environment that turned out not to work. Nothing is built or removed.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, returned]
     default: present
   requirements:
     description:
@@ -93,6 +94,10 @@ EXAMPLES = r"""
     requirements: "{{ lookup('ansible.builtin.file', 'serving.lock') }}"
     index_url: https://mirror.example.com/simple
 
+- name: Go back to the environment of before
+  vllm_mindspore.hardening.python_environment:
+    state: returned
+
 - name: Remove everything again
   vllm_mindspore.hardening.python_environment:
     prefix: /opt/vllm
@@ -103,12 +108,12 @@ RETURN = r"""
 environment:
   description: The environment that C(current) points to (in check mode, will point to).
   type: str
-  returned: when O(state=present)
+  returned: when O(state=present) or O(state=returned)
   sample: /opt/vllm/environments/4a1f0c7e9b2d3a55
 previous:
   description: The environment that C(previous) points to, or an empty string.
   type: str
-  returned: when O(state=present)
+  returned: when O(state=present) or O(state=returned)
 digest:
   description: Digest of the locked requirements and the interpreter.
   type: str
@@ -463,6 +468,15 @@ class Environments:
             if not self.module.check_mode:
                 shutil.rmtree(os.path.join(self.folder, name))
 
+    def returned(self):
+        """Exchange the current environment and the one before it."""
+        current, previous = read_link(f"{self.prefix}/current"), read_link(f"{self.prefix}/previous")
+        if previous is None or read_marker(os.path.join(self.prefix, previous)) is None:
+            raise wheels.WheelError([f"prefix: {self.prefix} has no earlier environment to return to; keep at least 1, or install the wanted lock again"])
+        self.link("current", current, previous)
+        self.link("previous", previous, current)
+        return {"environment": f"{self.prefix}/{previous}", "previous": f"{self.prefix}/{current}" if current else ""}
+
     def absent(self):
         """Remove what this module made; the prefix goes where it is then empty."""
         for name in ("current", "previous"):
@@ -493,7 +507,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "prefix": {"type": "path", "default": "/opt/vllm"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "returned"], "default": "present"},
             "requirements": {"type": "str"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
             "wheel_directory": {"type": "path"},
@@ -511,11 +525,11 @@ def main():
     try:
         if module.params["keep"] < 0 or not environments.prefix.startswith("/"):
             raise wheels.WheelError(["prefix must be an absolute path other than / and keep not negative"])
-        if not module.check_mode and module.params["state"] == "present":
+        if not module.check_mode and module.params["state"] != "absent":
             os.makedirs(environments.prefix, mode=0o755, exist_ok=True)
             lock = os.open(f"{environments.prefix}/.lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        result = environments.present() if module.params["state"] == "present" else environments.absent()
+        result = getattr(environments, module.params["state"])()
     except wheels.WheelError as error:
         module.fail_json(msg="\n".join(error.problems), problems=error.problems)
     except (OSError, zipfile.BadZipFile) as error:

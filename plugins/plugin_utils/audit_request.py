@@ -11,6 +11,7 @@ FIREWALL_FILES = (
     f"/etc/systemd/system/sysinit.target.wants/{FIREWALL_UNIT}")
 SYSCTL_FILE = "/etc/sysctl.d/90-vllm-hardening.conf"
 SOFTWARE = "/opt/vllm"
+IMAGES = "/run/vllm-hardening/images/*"
 CREDENTIALS = ("/etc/vllm-hardening/credentials", "/etc/vllm-hardening/credentials/*")
 HOST_SYSCTLS = {"kernel.randomize_va_space": "2"}
 
@@ -62,7 +63,7 @@ def filter_policy(plan, host):
 def audit_request(plan, host):
     """The arguments of the module ``audit`` for one node of the plan."""
     node = plan["nodes"][host]
-    files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", *CREDENTIALS]
+    files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", IMAGES, *CREDENTIALS]
     for instance in node["instances"]:
         if model_path(instance):
             files += [model_path(instance), f"{model_path(instance)}/*"]

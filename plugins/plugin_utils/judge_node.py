@@ -716,11 +716,11 @@ def model_is_roots(node):
 def software_is_roots(node):
     if not node.instances:
         raise NotApplicable("no instance on this node")
-    problems = []
-    for path in (SOFTWARE, f"{SOFTWARE}/current"):
+    problems, images = [], {properties.get("RootDirectory") for _unit, _instance, properties, _processes in node.units()} - {"", None}
+    for path in sorted(images) or (SOFTWARE, f"{SOFTWARE}/current"):
         facts = node.file(path)
         problems += [f"{path} does not exist"] if facts is None else _not_roots(path, facts)
-    return f"{SOFTWARE} owned by root, writable by nobody else", problems
+    return f"{SOFTWARE}, or the image in its place, owned by root, writable by nobody else", problems
 
 
 def credentials_are_roots(node):

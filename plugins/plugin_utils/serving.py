@@ -24,10 +24,21 @@ DEFAULTS = {
     "dropins": {},
     "enabled": True,
     "state": "started",
+    "image": "",
+    "image_paths": [],
 }
 
 CREDENTIALS = "/etc/vllm-hardening/credentials"
-TETHER = "/usr/local/lib/vllm-hardening/tether.py"
+PROGRAMS = "/usr/local/lib/vllm-hardening"
+TETHER = f"{PROGRAMS}/tether.py"
+IMAGE_UNIT = "vllm-image.service"
+IMAGE_PROGRAM = f"{PROGRAMS}/image_root.py"
+IMAGES = "/run/vllm-hardening/images"
+# What a unit takes from the host into the root file system of an image; with NPUs also the driver, as Ascend's own containers do.
+IMAGE_HOST_PATHS = ("/etc/group", "/etc/hosts", "/etc/passwd", PROGRAMS)
+ASCEND_HOST_PATHS = ("/etc/ascend_install.info", "/usr/local/Ascend/driver", "/usr/local/bin/npu-smi", "/usr/local/dcmi")
+# Where systemd mounts by itself in such a unit.
+IMAGE_MOUNT_POINTS = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp")
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
 
 # The sandbox of every instance. Kept open, with the reason: MemoryDenyWriteExecute (torch, numba, oneDNN and CANN compile at run time),
@@ -189,6 +200,50 @@ def ray_member(instance):
     return {**instance, "unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "credentials": credentials, "what": "Ray of instance"}
 
 
+def image_root(image):
+    """Where the root file system of an image lies; another image has another place, so that the units that use it change."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", image):
+        raise ValueError(f"vllm_runtime_image: {image!r} is no ID of an image; write sha256: and its 64 hexadecimal digits")
+    return f"{IMAGES}/{image[7:19]}"
+
+
+def host_paths(instance, options):
+    """What an instance out of an image sees of the host, read-only: {path: whether it may be missing}."""
+    paths = dict.fromkeys(IMAGE_HOST_PATHS, False)
+    paths.update(dict.fromkeys(ASCEND_HOST_PATHS if instance.get("npus") else (), True))
+    model = str(instance.get("model") or "")
+    paths.update(dict.fromkeys([model] if model.startswith("/") else [], False))
+    paths.update(dict.fromkeys(options["image_paths"], False))
+    return paths
+
+
+def image_lines(instance, options):
+    """The lines by which a unit runs out of an image instead of the host's root; nothing else of the unit differs."""
+    if not options["image"]:
+        return []
+    binds = [f"BindReadOnlyPaths={'-' if optional else ''}{quote(path)}" for path, optional in sorted(host_paths(instance, options).items())]
+    return [f"RootDirectory={image_root(options['image'])}", "MountAPIVFS=yes", *binds]
+
+
+def image_unit(instances, options):
+    """The unit that makes the root file system of the instances; it needs root and mounts for others to see, and runs nothing of the image."""
+    root, places = image_root(options["image"]), set(IMAGE_MOUNT_POINTS)
+    for instance in instances:
+        places |= {f"{base}/{instance['user']}" for base in ("/run", "/var/cache", "/var/lib")} | set(host_paths(instance, options))
+    places |= {f"/run/credentials/{instance['unit']}" for instance in instances if instance.get("credentials")}
+    words = ["/usr/bin/python3", "-I", IMAGE_PROGRAM]
+    start, stop = ([*words, verb, options["image"], root] for verb in ("mount", "unmount"))
+    lines = [
+        "[Unit]", "Description=Root file system of the vLLM instances, out of a container image", "RequiresMountsFor=/var/lib/containers", "",
+        "[Service]", "Type=oneshot", "RemainAfterExit=yes", f"ExecStart={' '.join(map(argument, [*start, *sorted(places)]))}",
+        f"ExecStop={' '.join(map(argument, stop))}", "",
+    ]
+    return {
+        "name": IMAGE_UNIT, "content": HEADER + "\n".join(lines), "state": options["state"], "restart_on": [IMAGE_PROGRAM],
+        "restart": False, "dropins": {},
+    }
+
+
 def unit_content(instance, options):
     """The unit file of an instance; raises ValueError for what no unit can carry."""
     user = instance["user"]
@@ -203,6 +258,7 @@ def unit_content(instance, options):
         *([f"BindsTo={beside['unit']}", f"After={beside['unit']}"] if beside else []),
         "Wants=network-online.target",
         "After=network-online.target vllm-hardening-firewall.service",
+        *([f"BindsTo={IMAGE_UNIT}", f"After={IMAGE_UNIT}"] if options["image"] else []),
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
@@ -230,6 +286,7 @@ def unit_content(instance, options):
         "LimitCORE=0",
         f"TemporaryFileSystem=/dev/shm:size={options['shared_memory']},mode=1777",
         SANDBOX.rstrip("\n"),
+        *image_lines(instance, options),
         *(f"DeviceAllow={path} rw" for path in listed),
         # Device nodes belong to groups that a user namespace of the unit does not map.
         *([] if listed else ["PrivateUsers=yes"]),
@@ -255,7 +312,7 @@ def serving_units(instances, **given):
     for instance in instances:
         members += [ray_member(instance)] if instance.get("ray") else []
         members += [{**instance, "credentials": {**(instance.get("credentials") or {}), **ray_token(instance)}}] if instance["arguments"] is not None else []
-    units = []
+    units = [image_unit(members, options)] if options["image"] and members else []
     for instance in members:
         watched = [*options["watched"], *sorted((instance.get("credentials") or {}).values())]
         unit = {

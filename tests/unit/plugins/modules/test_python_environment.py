@@ -54,7 +54,7 @@ def fixture_site(tmp_path):
     def apply(lock, **options):
         module = Module(prefix=str(prefix), requirements=lock, wheel_directory=str(source), **options)
         environments = python_environment.Environments(module)
-        result = environments.present() if module.params["state"] == "present" else environments.absent()
+        result = getattr(environments, module.params["state"])()
         return result, [(item["change"], os.path.relpath(item["resource"].split(" ", 1)[1], prefix)) for item in environments.resources]
 
     return source, prefix, apply
@@ -101,6 +101,21 @@ def test_the_previous_environment_stays_for_the_way_back(site):
     assert result["previous"]
     apply(third)
     assert len(os.listdir(prefix / "environments")) == 2
+
+
+def test_an_environment_that_does_not_work_is_left_for_the_one_before(site):
+    source, prefix, apply = site
+    first = make_wheel(source, "alpha", "1.0", "first")
+    apply(first)
+    with pytest.raises(wheels.WheelError, match="no earlier environment"):
+        apply(None, state="returned")
+    second = make_wheel(source, "alpha", "2.0", "second")
+    made, _steps = apply(second)
+    back, steps = apply(None, state="returned")
+    assert [change for change, _path in steps] == ["update", "update"] and back["previous"] == made["environment"]
+    assert subprocess.run([prefix / "current/bin/run-alpha"], capture_output=True, text=True, check=True).stdout == "first\n"
+    _result, steps = apply(second)
+    assert sorted(path for _change, path in steps) == ["current", "previous"]
 
 
 def test_a_change_by_hand_is_seen_and_undone(site):

@@ -133,6 +133,31 @@ def test_tokens_are_made_once_and_kept_for_nobody_else(tmp_path):
     assert serving.kept_tokens([instance()], "") == {}
 
 
+IMAGE = "sha256:" + "0123456789ab" + "c" * 52
+
+
+def test_out_of_an_image_only_the_root_of_a_unit_differs():
+    given = instance(model="/srv/models/tiny", npus=[0])
+    plain, (maker, made) = unit(given), serving.serving_units([given], image=IMAGE)
+    lines = made["content"].splitlines()
+    root = f"{serving.IMAGES}/0123456789ab"
+    assert [line for line in plain if line not in lines] == []
+    added = [line for line in lines if line not in plain]
+    assert {line.partition("=")[0] for line in added} == {"BindsTo", "After", "RootDirectory", "MountAPIVFS", "BindReadOnlyPaths"}
+    assert values(lines, "RootDirectory") == [root]
+    binds = values(lines, "BindReadOnlyPaths")
+    assert {"/srv/models/tiny", "/etc/passwd", "-/usr/local/Ascend/driver"} <= set(binds)
+    assert maker["name"] == serving.IMAGE_UNIT and f"mount {IMAGE} {root}" in maker["content"] and f"unmount {IMAGE} {root}" in maker["content"]
+    start = values(maker["content"].splitlines(), "ExecStart")[0].split()
+    assert {bind.lstrip("-") for bind in binds} | {"/var/lib/vllm-chat", "/run/vllm-chat", "/var/cache/vllm-chat"} <= set(start)
+
+
+def test_an_image_is_named_by_its_digest_only():
+    for wrong in ("vllm:latest", "sha256:abc", IMAGE.upper()):
+        with pytest.raises(ValueError, match="vllm_runtime_image"):
+            unit(image=wrong)
+
+
 def test_ready_is_asked_of_an_api_only():
     ready = [serving.serving_units([instance(api=api)])[0].get("ready", {}).get("url") for api in ({"address": "fd00:77::11", "port": 7443}, None)]
     assert ready == ["http://[fd00:77::11]:7443/health", None]
