@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -22,7 +22,9 @@ except ImportError:
     jmespath = None
 
 PREFIX = "vllm_cluster_"
+# Variables of other roles that the plan takes into account.
 EXTRA_FLOWS = "vllm_firewall_extra_flows"
+SOFTWARE = ("vllm_runtime_requirements", "vllm_runtime_software")
 
 
 class ActionModule(ActionBase):
@@ -54,10 +56,10 @@ class ActionModule(ActionBase):
 
 
 def _variables(task_vars, group):
-    """Each node's own ``vllm_cluster_*`` variables and extra flows, templated, as plain data.
+    """Each node's own ``vllm_cluster_*`` variables, extra flows and lock, templated, as plain data.
 
     What a group says is one object for all its hosts; it is converted once, so that the time grows with what is written and not
-    with hosts times instances. Only a value with a template is rendered for every host.
+    with hosts times instances. Only a value with a template is rendered for every host, except the lock, which is a file as a rule.
     """
     hostvars = task_vars["hostvars"]
     hosts, shared = {}, {}
@@ -66,17 +68,27 @@ def _variables(task_vars, group):
         variables = hosts[str(host)] = {}
         rendered = None
         for name in raw:
-            if not (name.startswith(PREFIX) or name == EXTRA_FLOWS) or name == "vllm_cluster_plan":
+            if not (name.startswith(PREFIX) or name == EXTRA_FLOWS or name in SOFTWARE) or name == "vllm_cluster_plan":
                 continue
             known = shared.get(name)
             if known is None or known[0] is not raw[name]:
-                if _has_template(raw[name]):
+                if name in SOFTWARE:
+                    known = shared[name] = (raw[name], _rendered(hostvars[host], name))
+                elif _has_template(raw[name]):
                     rendered = rendered or hostvars[host]
                     variables[str(name)] = _plain(rendered[name])
                     continue
                 known = shared[name] = (raw[name], _plain(raw[name]))
             variables[str(name)] = known[1]
     return hosts
+
+
+def _rendered(variables, name):
+    """A variable that only its own role insists on: None where it cannot be rendered without contact with the node."""
+    try:
+        return _plain(variables[name])
+    except AnsibleError:
+        return None
 
 
 def _has_template(value):

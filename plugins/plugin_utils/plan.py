@@ -10,6 +10,7 @@ from __future__ import annotations
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, plan_ray
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.addresses import parse_network
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.pairings import PAIRINGS
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_input import read_clusters
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import ASCEND_ENGINES, HCCL_PORTS, MASTER_PORTS, MINDSPORE_PORTS
 
@@ -29,7 +30,12 @@ def build_plan(hosts, controller=None):
             "sets": _sets(cluster),
             "nodes": list(cluster.nodes),
             "instances": {
-                instance.name: {"engine": instance.engine, "topology": instance.topology, "nodes": list(instance.nodes)}
+                instance.name: {
+                    "engine": instance.engine,
+                    "topology": instance.topology,
+                    "nodes": list(instance.nodes),
+                    "model_checksums": instance.model_checksums,
+                }
                 for instance in cluster.instances
             },
         }
@@ -324,8 +330,11 @@ def _instance(cluster, node, instance, rank):
         "unit": _unit(instance),
         "user": _user(instance),
         "engine": instance.engine,
+        "version": instance.version,
+        "cann": PAIRINGS[instance.engine][instance.version]["cann"],
         "topology": instance.topology,
         "model": instance.model,
+        "trust_remote_code": instance.trust_remote_code,
         "npus": instance.npus,
         "arguments": _arguments(cluster, instance, rank) if head or instance.ray is None else None,
         "environment": _environment(cluster, node, instance),
@@ -377,6 +386,8 @@ def _arguments(cluster, instance, rank):
         ]
     if instance.expert_parallel:
         arguments.append("--enable-expert-parallel")
+    if instance.trust_remote_code:
+        arguments.append("--trust-remote-code")
     for flag, value in sorted(instance.arguments.items()):
         if value is True:
             arguments.append(f"--{flag}")
@@ -396,8 +407,12 @@ def _environment(cluster, node, instance):
         "VLLM_RPC_BASE_PATH": f"/run/vllm-{instance.name}",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        "VLLM_DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        # Media that a client names may not lead on to another host, such as the metadata service of a cloud.
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
     }
     if instance.master_port is not None:
         environment["VLLM_DP_MASTER_PORT"] = str(instance.master_port)

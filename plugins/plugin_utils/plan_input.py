@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, parse_ports
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import pairings, plan_gateway
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.addresses import is_loopback, parse_network
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_instances import read_instances
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import (
@@ -99,6 +99,7 @@ def _read_cluster(reader, name, hosts, controller):
     monitors = reader.networks("vllm_cluster_monitors", shared.get("vllm_cluster_monitors"), False, "10.77.0.9/32")
     _administrators_contain_controller(reader, administrators, hosts, controller)
     nodes = {host: _read_node(reader, host, variables, networks) for host, variables in hosts.items()}
+    _read_locks(nodes, hosts)
     metrics_port = plan_gateway.read_gateway(reader, shared, ephemeral, monitors)
     behind = shared.get("vllm_cluster_gateway") is True
     instances = read_instances(reader, shared.get("vllm_cluster_instances"), nodes, ephemeral, behind)
@@ -223,6 +224,17 @@ def _read_node(reader, host, variables, networks):
     npus = reader.integer(f"{host}: vllm_cluster_npus", variables.get("vllm_cluster_npus", 8), 0, "number of NPUs")
     extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
     return Node(host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra)
+
+
+def _read_locks(nodes, hosts):
+    """What each node's lock installs; equal locks are read once and are one object. A lock is content, so a mapping is none."""
+    known = {}
+    for host, variables in hosts.items():
+        text = variables.get("vllm_runtime_requirements")
+        if isinstance(text, str) and text.strip() and variables.get("vllm_runtime_software", "managed") == "managed":
+            if text not in known:
+                known[text] = pairings.read_versions(text)
+            nodes[host].packages = known[text]
 
 
 FLOW_KEYS = ("name", "sources", "destinations", "interface", "segment", "protocol", "ports", "reason")

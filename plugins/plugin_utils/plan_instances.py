@@ -8,7 +8,8 @@ import re
 from collections import Counter
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import parse_ports
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway, plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import pairings, plan_gateway, plan_ray
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.engine_flags import flags_of
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import (
     ASCEND_ENGINES,
     DEFAULT_PORTS,
@@ -18,49 +19,11 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_mode
     TOPOLOGIES,
     Instance,
 )
-
-# Flags that the plan decides; an instance's own arguments may not touch them.
-PLANNED_FLAGS = frozenset(
-    """host port uds headless api-server-count tensor-parallel-size pipeline-parallel-size data-parallel-size
-    data-parallel-size-local data-parallel-address data-parallel-rpc-port data-parallel-start-rank data-parallel-rank
-    data-parallel-backend data-parallel-hybrid-lb data-parallel-external-lb data-parallel-multi-port-external-lb
-    enable-expert-parallel distributed-executor-backend nnodes node-rank master-addr master-port served-model-name
-    model api-key ssl-keyfile ssl-certfile ssl-ca-certs root-path""".split()
-)
-# Flags that run code, reach out or show prompts; each with what it opens.
-DANGEROUS_FLAGS = {
-    "trust-remote-code": "runs code that comes with the model",
-    "tool-server": "runs code that a model writes",
-    "middleware": "imports code by name into the API server",
-    "tool-parser-plugin": "imports code by path into the API server",
-    "logits-processors": "imports code by name into the engine",
-    "worker-extension-cls": "imports code by name into the engine",
-    "allowed-local-media-path": "lets clients read files of the node",
-    "enable-log-requests": "writes prompts to the journal",
-    "enable-log-outputs": "writes answers to the journal",
-    "enable-prompt-embeds": "deserialises tensors that clients send",
-    "profiler-config": "adds endpoints that write traces",
-    "kv-events-config": "publishes token ids on every interface",
-}
-DANGEROUS_ENVIRONMENT = {
-    "VLLM_SERVER_DEV_MODE": "adds endpoints that call arbitrary methods of the workers",
-    "VLLM_ALLOW_INSECURE_SERIALIZATION": "accepts pickles from the network",
-    "VLLM_TORCH_PROFILER_DIR": "adds endpoints that write traces",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "lets clients load adapters from paths",
-    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "writes answers to the journal",
-    "VLLM_API_KEY": "puts a secret into an environment that the unit file shows",
-    "VLLM_PORT": "hangs vLLM 0.11.0 with data parallel; the plan pins the ephemeral range instead",
-    "MS_ROLE": "starts MindSpore's unauthenticated scheduler",
-    "MS_SCHED_HOST": "starts MindSpore's unauthenticated scheduler",
-    "MS_SCHED_PORT": "starts MindSpore's unauthenticated scheduler",
-    "LD_PRELOAD": "loads code into every process",
-    "LD_LIBRARY_PATH": "loads code into every process; the runtime role sets the vetted one",
-    "PYTHONPATH": "loads code into every process",
-}
-PLANNED_ENVIRONMENT = frozenset(
-    """VLLM_HOST_IP VLLM_LOOPBACK_IP VLLM_DP_MASTER_IP VLLM_DP_MASTER_PORT VLLM_NO_USAGE_STATS DO_NOT_TRACK HF_HUB_OFFLINE
-    TRANSFORMERS_OFFLINE GLOO_SOCKET_IFNAME TP_SOCKET_IFNAME HCCL_IF_IP HCCL_SOCKET_IFNAME HCCL_IF_BASE_PORT
-    ASCEND_RT_VISIBLE_DEVICES VLLM_RPC_BASE_PATH""".split()
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import (
+    DANGEROUS_ENVIRONMENT,
+    DANGEROUS_FLAGS,
+    PLANNED_ENVIRONMENT,
+    PLANNED_FLAGS,
 )
 
 INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
@@ -148,10 +111,14 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
     ray = _read_ray(reader, f"{path}.ray", raw.get("ray"), topology, ephemeral)
     behind = plan_gateway.read_instance(reader, path, raw, gateway, ephemeral)
     npus = _read_npus(reader, path, raw, sizes, members, nodes)
+    version = pairings.read_version(reader, path, raw, [nodes[member] for member in times if member in nodes])
     arguments = _read_extras(reader, f"{path}.arguments", raw.get("arguments"), PLANNED_FLAGS, DANGEROUS_FLAGS, "flag")
+    _engine_has_flags(reader, path, raw.get("engine"), version, arguments)
     environment = _read_extras(
         reader, f"{path}.environment", raw.get("environment"), PLANNED_ENVIRONMENT, DANGEROUS_ENVIRONMENT, "variable"
     )
+    checksums = _read_checksums(reader, f"{path}.model_checksums", raw.get("model_checksums"))
+    trusted = _read_trust(reader, f"{path}.trust_remote_code", raw.get("trust_remote_code"), checksums)
     if len(reader.problems) > before:
         return None
     return Instance(
@@ -167,6 +134,9 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
         npus=npus,
         served_model_name=str(served),
         ray=ray,
+        version=version,
+        model_checksums=checksums,
+        trust_remote_code=trusted,
         arguments=arguments,
         environment=environment,
         **behind,
@@ -272,6 +242,66 @@ def _read_npus(reader, path, raw, sizes, members, nodes):
     return [int(npu) for npu in npus]
 
 
+def _engine_has_flags(reader, path, engine, version, arguments):
+    """Further flags are those of the engine's own parser, spelled out: it would also take the beginning of a flag's name."""
+    if version is None:
+        return
+    vllm = pairings.PAIRINGS[engine][version]["vllm"]
+    known = flags_of(vllm)
+    for flag, value in arguments.items():
+        name, _dot, part = flag.partition(".")
+        kind = known.get(name)
+        if kind is None:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            reader.problem(f"{path}.arguments.{flag}", None, f"is no flag of vllm {vllm}, which {engine} {version} runs", f"Write {near[0]}, or remove it")
+        elif part and kind != "value":
+            reader.problem(f"{path}.arguments.{flag}", None, f"has a part, though {name} takes no value", f"Write {name}")
+        elif kind == "value" and isinstance(value, bool):
+            reader.problem(f"{path}.arguments.{flag}", value, "is true or false, though the flag takes a value", "Write the value")
+        elif kind != "value" and not isinstance(value, bool):
+            reader.problem(f"{path}.arguments.{flag}", value, "is a value, though the flag takes none", "Write true or false")
+        elif kind == "bare" and value is False:
+            reader.problem(f"{path}.arguments.{flag}", value, "cannot be switched off", "Remove it")
+
+
+def _read_checksums(reader, path, value):
+    """{file below the model's directory: sha256} from a mapping, or from what ``sha256sum`` writes."""
+    if value is None:
+        return {}
+    example = "Write {config.json: DIGEST, ...}, or what sha256sum writes of the files in the model's directory"
+    if isinstance(value, str):
+        lines = [line for line in value.splitlines() if line.strip()]
+        pairs = [(line.partition(" ")[2].lstrip(" *"), line.partition(" ")[0]) for line in lines]
+        if len(dict(pairs)) != len(pairs):
+            reader.problem(path, value, "names a file twice", example)
+        value = dict(pairs)
+    if not isinstance(value, dict) or not value:
+        reader.problem(path, value, "is no mapping of files to digests", example)
+        return {}
+    found = {}
+    for name, digest in value.items():
+        plain = str(name).removeprefix("./")
+        if plain.startswith("/") or ".." in plain.split("/") or not plain.strip() or re.search(r"[\x00-\x1f]", plain):
+            reader.problem(f"{path}[{name}]", None, "is no file below the model's directory", example)
+        elif not re.fullmatch(r"[0-9a-f]{64}", str(digest).lower()):
+            reader.problem(f"{path}[{name}]", digest, "is no sha256", "Write 64 hexadecimal digits")
+        else:
+            found[plain] = str(digest).lower()
+    return found
+
+
+def _read_trust(reader, path, value, checksums):
+    """Why code that comes with a model may run; None where it may not. Only what is pinned can have been vetted."""
+    if value is None or value is False:
+        return None
+    if not isinstance(value, str) or len(value.split()) < 3:
+        reader.problem(path, value, "is no reason, though code that comes with the model would run", "Write who vetted it, when and how, or remove it")
+        return None
+    if not any(name.endswith(".py") for name in checksums):
+        reader.problem(path, value, "trusts code whose digests the inventory does not give", "Give model_checksums with its .py files, or remove it")
+    return value
+
+
 def _read_extras(reader, path, value, planned, dangerous, what):
     """Additional flags or variables of an instance, without those that the plan decides or that open the node."""
     if value is None:
@@ -282,12 +312,14 @@ def _read_extras(reader, path, value, planned, dangerous, what):
     extras = {}
     for key, setting in value.items():
         plain = str(key).lstrip("-").replace("_", "-") if what == "flag" else str(key)
+        # A flag that takes JSON takes its parts as well, with dots; "no-" switches off what the flag switches on.
+        base = plain.partition(".")[0].removeprefix("no-") if what == "flag" else plain
         if not re.fullmatch(r"[a-z][a-z0-9.-]*" if what == "flag" else r"[A-Za-z_][A-Za-z0-9_]*", plain):
             reader.problem(f"{path}.{key}", None, f"is no {what}", "Write its name as the engine documents it")
-        elif plain in planned:
+        elif base in planned:
             reader.problem(f"{path}.{key}", setting, "is decided by the plan", "Remove it")
-        elif plain in dangerous or plain.removeprefix("no-") in dangerous and what == "flag" and setting is False:
-            reader.problem(f"{path}.{key}", setting, dangerous[plain.removeprefix("no-")], "Remove it")
+        elif base in dangerous:
+            reader.problem(f"{path}.{key}", setting, dangerous[base], "Remove it")
         elif not isinstance(setting, (str, int, float, bool)) or "\n" in str(setting):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:

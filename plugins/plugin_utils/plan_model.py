@@ -29,20 +29,23 @@ MASTER_PORTS = 11
 
 @dataclass
 class Node:
-    """One managed host; ``addresses`` maps a segment to its addresses, the first is the one services bind."""
+    """One managed host; ``addresses`` maps a segment to its addresses, the first is the one services bind; ``packages`` are those of its
+    lock with their versions, None where the inventory has none."""
 
     name: str
     addresses: dict
     interfaces: dict
     npus: int
     extra_flows: list = field(default_factory=list)
+    packages: dict | None = None
 
 
 @dataclass
 class Instance:
     """One vLLM deployment; ``nodes`` are host names in rank order, head first; sizes count engines and ranks.
 
-    ``ray`` is None, or {ports: (first, last), version, token} for topology ray. ``backend_port``, ``server_names`` and
+    ``ray`` is None, or {ports: (first, last), version, token} for topology ray. ``model_checksums`` maps files below the model's
+    directory to their sha256; ``trust_remote_code`` is why code of the model may run, or None. ``backend_port``, ``server_names`` and
     ``endpoints`` belong to the gateway.
     """
 
@@ -62,6 +65,9 @@ class Instance:
     npus: list | None = None
     served_model_name: str | None = None
     ray: dict | None = None
+    version: str | None = None
+    model_checksums: dict = field(default_factory=dict)
+    trust_remote_code: str | None = None
     backend_port: int | None = None
     server_names: list = field(default_factory=list)
     endpoints: list = field(default_factory=list)
