@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import json
+import re
 import struct
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, ports, sealing
@@ -22,6 +23,7 @@ COMMIT_SECONDS = 5.0  # from a confirmation to its files in place, at most
 LONGEST_WINDOW = 8 * 3600.0
 LINES = 40
 
+_SET = re.compile(r"\{ ([^{}]*) \}")
 _HEADER = struct.Struct("=IHHII")
 _NFTABLES = 10
 _NEWGEN = 15
@@ -166,6 +168,7 @@ class Notices:
     def __init__(self):
         self.ours = self.others = False
         self.by = None
+        self.awaits_name = False  # the notice of the generation follows those of its transaction
         self.count = 0
 
     def take(self, data):
@@ -180,10 +183,10 @@ class Notices:
             message = kind & 0xFF
             if kind >> 8 == _NFTABLES:
                 if message == _NEWGEN:
-                    if self.ours:
-                        self.by = _process(data[offset + 16:offset + length])
+                    if self.awaits_name:
+                        self.by, self.awaits_name = _process(data[offset + 16:offset + length]), False
                 elif mine and _NAME in data[offset:offset + length]:
-                    self.ours, self.by = True, None
+                    self.ours = self.awaits_name = True
                 elif message not in _ELEMENTS:
                     self.others = True
             offset += (length + 3) & ~3
@@ -233,11 +236,16 @@ def rules_in_words(table):
     for name, chain in sorted(table["chains"].items()):
         if chain["hook"] is not None:
             lines.append(f"chain {name}: hook {chain['hook']} priority {chain['priority']} policy {'drop' if chain['policy'] == 0 else 'accept'}")
-        lines += [f"chain {name}: {nft_listing.rule_text(table, rule)}" for rule in chain["rules"]]
+        lines += [f"chain {name}: {_ordered(nft_listing.rule_text(table, rule))}" for rule in chain["rules"]]
     for name, one in sorted(table["sets"].items()):
         if not one["flags"] & 0x1:
             lines += [f"set {name}: {(element['key'] or b'').hex()}" for element in one["elements"]]
     return lines
+
+
+def _ordered(text):
+    """The elements of anonymous sets in one order: the kernel keeps none."""
+    return _SET.sub(lambda found: "{ " + ", ".join(sorted(found.group(1).split(", "))) + " }", text)
 
 
 def changed_lines(have, want):
@@ -280,7 +288,7 @@ def metrics_text(duty, values):
             lines += [f"# HELP vllm_guard_{name} {text}", f"# TYPE vllm_guard_{name} {kind}"]
         for labels, number in rows:
             pairs = ",".join(f'{key}="{value}"' for key, value in (("duty", duty), *labels))
-            lines.append(f"vllm_guard_{name}{{{pairs}}} {number:g}")
+            lines.append(f"vllm_guard_{name}{{{pairs}}} {round(number, 4)}")
     return "\n".join(lines) + "\n" if lines else ""
 
 

@@ -27,6 +27,7 @@ Expressions may be shared between rules: read them, do not change them. What thi
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import (
@@ -62,6 +63,7 @@ _SUBSYSTEM = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = (_SUBSYSTEM | n for n in (1, 4, 7, 10, 13))
 _GETGEN, _GETOBJ, _GETFLOWTABLE = (_SUBSYSTEM | n for n in (16, 19, 23))
 _ATTEMPTS = 10
+_STEADY_ATTEMPTS = 3
 
 
 class RulesetUnreadable(Exception):
@@ -403,15 +405,24 @@ def read_ruleset(table=None, family=None):
     """A consistent snapshot of the nftables state of this network namespace (see the module's docstring).
 
     ``table`` and ``family`` ("inet", "ip", ...) restrict it to one table; a table that is not there gives an empty
-    list of tables. A ruleset that changes while it is read is read again, a bounded number of times.
+    list of tables. A ruleset that changes while it is read is read again, a bounded number of times; where tables of others never hold
+    still (fail2ban, Docker), one table counts as read when two readings in a row are the same.
     Raises RulesetUnreadable with the reason.
     """
+    one = table is not None and family is not None
     try:
         with NetlinkSocket(NETLINK_NETFILTER) as netlink:
-            for _attempt in range(_ATTEMPTS):
+            for _attempt in range(_STEADY_ATTEMPTS if one else _ATTEMPTS):
                 snapshot = _read_once(netlink, table, family)
                 if snapshot is not None:
                     return snapshot
+            last = None
+            for _attempt in range(_ATTEMPTS if one else 0):
+                snapshot = _read_once(netlink, table, family, steady=False)
+                found = snapshot and [canonical(each) for each in snapshot["tables"]]
+                if found is not None and found == last:
+                    return snapshot
+                last = found
     except NetlinkError as error:
         hint = " (root is needed)" if error.errno in (errno.EPERM, errno.EACCES) else ""
         raise RulesetUnreadable(f"nf_tables over netlink: {error.strerror}{hint}") from error
@@ -439,56 +450,67 @@ def _generation(netlink):
     raise NetlinkError(errno.EBADMSG, "the kernel did not name the ruleset's generation")
 
 
-def _read_once(netlink, wanted_table, wanted_family):
-    """One reading, or None where the ruleset changed meanwhile."""
+def _whole_dump(netlink, message_type, body):
+    """A dump that was not interrupted. Raises DumpInterrupted where every one of a number of them was."""
+    for _attempt in range(_ATTEMPTS):
+        try:
+            return list(netlink.dump(message_type, body))
+        except DumpInterrupted as error:
+            interrupted = error
+    raise interrupted
+
+
+def _read_once(netlink, wanted_table, wanted_family, steady=True):
+    """One reading, or None where the ruleset changed meanwhile; without ``steady``, where what was read does not fit together."""
     before = _generation(netlink)
+    dump = netlink.dump if steady else functools.partial(_whole_dump, netlink)
     family = FAMILY_NUMBERS[wanted_family] if wanted_family else 0
     cache, tables = {}, {}
     # The kernel takes a table's name as a filter only together with its family.
     only = pack_attribute(1, wanted_table) if wanted_table and wanted_family else b""
     try:
-        for _kind, body in netlink.dump(_GETTABLE, _header(family)):
+        for _kind, body in dump(_GETTABLE, _header(family)):
             table = _decode_table(body[0], body)
             if wanted_table in (None, table["name"]):
                 tables[body[0], table["name"]] = table
         if not tables:
-            return {"generation": before, "tables": []} if _generation(netlink) == before else None
-        for _kind, body in netlink.dump(_GETCHAIN, _header(family)):
+            return {"generation": before, "tables": []} if not steady or _generation(netlink) == before else None
+        for _kind, body in dump(_GETCHAIN, _header(family)):
             name, chain = _decode_chain(body)
             if (body[0], name) in tables:
                 tables[body[0], name]["chains"][chain["name"]] = chain
-        for _kind, body in netlink.dump(_GETSET, _header(family) + only):
+        for _kind, body in dump(_GETSET, _header(family) + only):
             name, one = _decode_set(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["sets"][one["name"]] = one
-        for _kind, body in netlink.dump(_GETRULE, _header(family) + only):
+        for _kind, body in dump(_GETRULE, _header(family) + only):
             name, chain, rule = _decode_rule(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["chains"][chain]["rules"].append(rule)
-        for _kind, body in netlink.dump(_GETOBJ, _header(family) + only):
+        for _kind, body in dump(_GETOBJ, _header(family) + only):
             name, one = _decode_object(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["objects"].append(one)
-        for name, one in _flowtables(netlink, family):
+        for name, one in _flowtables(dump, family):
             if name in tables:
                 tables[name]["flowtables"].append(one)
         for (number, name), table in tables.items():
             for one in table["sets"].values():
-                one["elements"] = _elements(netlink, number, name, one["name"], cache)
+                one["elements"] = _elements(dump, number, name, one["name"], cache)
     except (DumpInterrupted, KeyError):
         return None  # a KeyError is a rule of a chain made after the chains were dumped
     except NetlinkError as error:
-        if error.errno == errno.ENOENT and _generation(netlink) != before:
+        if error.errno == errno.ENOENT and (not steady or _generation(netlink) != before):
             return None
         raise
-    if _generation(netlink) != before:
+    if steady and _generation(netlink) != before:
         return None
     return {"generation": before, "tables": list(tables.values())}
 
 
-def _flowtables(netlink, family):
+def _flowtables(dump, family):
     try:
-        for _kind, body in netlink.dump(_GETFLOWTABLE, _header(family)):
+        for _kind, body in dump(_GETFLOWTABLE, _header(family)):
             name, one = _decode_flowtable(body)
             yield (body[0], name), one
     except NetlinkError as error:
@@ -496,10 +518,10 @@ def _flowtables(netlink, family):
             raise  # kernels before 4.16 know no flow tables
 
 
-def _elements(netlink, family, table, name, cache):
+def _elements(dump, family, table, name, cache):
     request = _header(family) + pack_attribute(1, table) + pack_attribute(2, name)
     elements = []
-    for _kind, body in netlink.dump(_GETSETELEM, request):
+    for _kind, body in dump(_GETSETELEM, request):
         for field, value in attributes(body, 4):
             if field == 3:
                 elements.extend(_decode_element(one, cache) for _number, one in attributes(value))
