@@ -25,7 +25,9 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         identifier = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + secrets.token_hex(3)
-        arguments = {**self._task.args, "change_id": identifier}
+        become = self._connection.become
+        asks = bool(become is not None and become.get_option("become_pass"))
+        arguments = {**self._task.args, "change_id": identifier, "asks_password": asks}
         result.update(self._execute_module(module_name=MODULE, module_args={**arguments, "phase": "apply"}, task_vars=task_vars))
         change = result.pop("change", None)
         if change is None:

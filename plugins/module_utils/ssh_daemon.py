@@ -1,9 +1,10 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The SSH daemon's drop-in: its text, what of it takes effect for a login, and why a login would be refused. Pure, no I/O."""
+"""The drop-ins of the SSH daemon and of sudo: their text, what of it takes effect for a login, and why a login would be refused. Pure, no I/O."""
 
 from __future__ import annotations
 
 import fnmatch
+import re
 
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
 # sshd takes the first value that it reads of an option, and reads drop-ins in the order of their names.
@@ -92,17 +93,37 @@ def refusals(effective, user, groups, server):
     return problems
 
 
-def rollback_script(directory, path, unit):
-    """Puts the drop-in of before back unless the change was confirmed; POSIX shell, nothing that was made for a login.
+def sudo_rules(account, password):
+    """The text of a drop-in of sudo that leaves an account what Ansible runs, as root, and nothing else.
+
+    The last rule that matches counts (sudoers(5)), so that this file, the last by its name, needs nothing of others changed. With ``password``
+    the account goes on being asked for its password. It does not confine who holds the account, since what Ansible runs is Python of its
+    own choice; it leaves that one door, which sudo logs. Regular expressions need sudo 1.9.10.
+    """
+    command = r"/bin/sh ^-c echo BECOME-SUCCESS-[a-z]+ ; /[A-Za-z0-9/._-]*python[0-9.]*( [A-Za-z0-9/._~-]+)*$"
+    return f"{HEADER}{account} ALL=(ALL:ALL) !ALL\n{account} ALL=(root) {'PASSWD' if password else 'NOPASSWD'}: {command}\n"
+
+
+def sudo_version(text):
+    """(1, 9, 13) of what ``sudo -V`` prints; () where it does not say."""
+    found = re.search(r"[Vv]ersion (\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def rollback_script(directory, paths, unit):
+    """Puts the files of before, by the name of their copy, back unless the change was confirmed; POSIX shell, nothing that was made for a login.
 
     Whoever renames the token first has won. It runs from a timer, and at boot before sshd.
     """
+    back = "".join(
+        f"if [ -e {copy} ]; then cp -p {copy} '{path}.new' && mv '{path}.new' '{path}' || exit 1; else rm -f '{path}' || exit 1; fi\n"
+        for copy, path in sorted(paths.items())
+    )
     return f"""#!/bin/sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' || exit 0
 mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
-if [ -e previous.conf ]; then cp -p previous.conf '{path}.new' && mv '{path}.new' '{path}' || exit 1; else rm -f '{path}' || exit 1; fi
-sync
+{back}sync
 [ "$1" = boot ] || systemctl reload-or-restart {unit}
 mv rolling-back rolled-back
 """

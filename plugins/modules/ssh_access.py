@@ -16,7 +16,7 @@ extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
 description:
-  - Writes one drop-in of sshd and reloads it. No other file of SSH is touched.
+  - Writes one drop-in of sshd and reloads it. No other file of SSH is touched. With O(limit_sudo) it writes one of sudo too.
   - The drop-in is refused before it is in place where sshd does not take it, where something else overrides it, or where the login of this run would
     not be let in under it, all of which C(sshd -T) says for that login.
   - A timer on the node puts the drop-in of before back unless the controller confirms the change over a connection that it opens for that purpose.
@@ -54,6 +54,12 @@ options:
     description: Further options of sshd, or others than those that the role vllm_access documents.
     type: dict
     default: {}
+  limit_sudo:
+    description:
+      - Whether the account of this run may use sudo for what Ansible runs as root and for nothing else. Needs sudo 1.9.10.
+      - Without it the drop-in of sudo is removed.
+    type: bool
+    default: false
   rollback_timeout:
     description: Seconds after which an unconfirmed change is undone.
     type: int
@@ -72,6 +78,10 @@ options:
     description: Set by the controller's half of this module.
     type: str
     default: ""
+  asks_password:
+    description: Set by the controller's half of this module.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -102,6 +112,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import co
 
 MAIN = "/etc/ssh/sshd_config"
 DROPIN = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf"
+SUDOERS = "/etc/sudoers.d/zz-vllm-hardening"
+FILES = {DROPIN: ("previous.conf", 0o644), SUDOERS: ("previous.sudoers", 0o440)}
 DIRECTORY = "/var/lib/vllm-hardening/access"
 GUARD = "vllm-hardening-access.service"
 RUNTIME = "/run/vllm-hardening"
@@ -195,8 +207,22 @@ class Access:
             raise Refused(f"{' '.join(command)}: {(err or out).strip()}")
         return out
 
-    def change(self, text, before):
-        """Arm the rollback, put the drop-in in place, reload. ``text`` None removes it."""
+    def sudo_rules(self):
+        """The wanted text of sudo's drop-in, judged by visudo; raises Refused."""
+        account = login()[0]
+        if account == "root":
+            raise Refused("vllm_access_limit_sudo: this run logs in as root, whom sudo does not limit; log in as another account, or leave it out")
+        if ssh_daemon.sudo_version(self.run("sudo", "-V")) < (1, 9, 10):
+            raise Refused("vllm_access_limit_sudo: sudo on this node is older than 1.9.10, which knows no regular expressions; leave it out for this node")
+        text = ssh_daemon.sudo_rules(account, self.params["asks_password"])
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            self.run("visudo", "--check", "--quiet", f"--file={handle.name}")
+        return text
+
+    def change(self, wanted, before):
+        """Arm the rollback, put the files in place, reload. Both arguments map the paths of FILES to a text, None where there is no file."""
         identifier = self.params["change_id"]
         folder = f"{DIRECTORY}/{identifier}"
         os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
@@ -205,9 +231,11 @@ class Access:
                 raise Refused(f"another change of SSH access ({name}) waits for its confirmation; run again when it has ended")
             shutil.rmtree(f"{DIRECTORY}/{name}", ignore_errors=True)
         os.mkdir(folder, 0o700)
-        if before is not None:
-            shutil.copy2(DROPIN, f"{folder}/previous.conf")
-        for name, content in (("rollback", ssh_daemon.rollback_script(folder, DROPIN, self.unit)), ("pending", json.dumps({"id": identifier}))):
+        for path, (copy, _mode) in FILES.items():
+            if before[path] is not None:
+                shutil.copy2(path, f"{folder}/{copy}")
+        script = ssh_daemon.rollback_script(folder, {copy: path for path, (copy, _mode) in FILES.items()}, self.unit)
+        for name, content in (("rollback", script), ("pending", json.dumps({"id": identifier}))):
             node_files.write_file(f"{folder}/{name}", content.encode("utf-8"), 0, 0, 0o600)
         guard = f"/etc/systemd/system/{GUARD}"
         if read(guard) != ssh_daemon.guard_unit(DIRECTORY):
@@ -217,11 +245,16 @@ class Access:
         timer = f"vllm-hardening-access-{identifier}"
         after = f"--on-active={self.params['rollback_timeout']}"
         self.run("systemd-run", "--quiet", f"--unit={timer}", after, "--timer-property=AccuracySec=1s", "--collect", "/bin/sh", f"{folder}/rollback", "timer")
-        if text is None:
-            node_files.remove(DROPIN)
-        else:
-            node_files.write_file(DROPIN, text.encode("utf-8"), 0, 0, 0o644)
+        for path, text in wanted.items():
+            if text is None:
+                node_files.remove(path)
+            elif text != before[path]:
+                node_files.write_file(path, text.encode("utf-8"), 0, 0, FILES[path][1])
         self.run("systemctl", "reload-or-restart", self.unit)
+        # What comes after the drop-ins in sudoers wins over them.
+        if wanted[SUDOERS] and self.module.run_command(["sudo", "-l", "-U", login()[0], "/bin/false"])[0] == 0:
+            self.run("/bin/sh", f"{folder}/rollback", "now")
+            raise Refused(f"vllm_access_limit_sudo: a rule after {SUDOERS} still lets {login()[0]} run anything; remove it. Nothing was changed")
 
     def token(self):
         """pending, confirmed, rolling-back, rolled-back or unknown."""
@@ -247,6 +280,7 @@ def main():
         argument_spec={
             "addresses": {"type": "list", "elements": "str", "default": []}, "port": {"type": "int", "default": 22},
             "groups": {"type": "list", "elements": "str", "default": []}, "settings": {"type": "dict", "default": {}},
+            "limit_sudo": {"type": "bool", "default": False}, "asks_password": {"type": "bool", "default": False, "no_log": False},
             "rollback_timeout": {"type": "int", "default": 30},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
@@ -261,20 +295,25 @@ def main():
         module.exit_json(**access.confirm())
     if params["phase"] == "outcome":
         module.exit_json(outcome=access.token())
-    before = read(DROPIN)
-    text = None
+    before = {path: read(path) for path in FILES}
+    wanted = dict.fromkeys(FILES)
     result = {}
     try:
         if params["state"] == "present":
             if not params["groups"]:
                 raise Refused("vllm_access_groups is empty, so that nobody could log in: name the groups of the administrators")
-            text = ssh_daemon.dropin(params["addresses"], params["port"], params["groups"], params["settings"])
-            result["effective"] = access.judge(text)
-        result["changed"] = text != before
+            wanted[DROPIN] = ssh_daemon.dropin(params["addresses"], params["port"], params["groups"], params["settings"])
+            result["effective"] = access.judge(wanted[DROPIN])
+            if params["limit_sudo"]:
+                wanted[SUDOERS] = access.sudo_rules()
+        result["changed"] = wanted != before
         if module._diff:
-            result["diff"] = {"before_header": DROPIN, "after_header": DROPIN, "before": before or "", "after": text or ""}
+            result["diff"] = [
+                {"before_header": path, "after_header": path, "before": before[path] or "", "after": wanted[path] or ""}
+                for path in FILES if wanted[path] != before[path]
+            ]
         if result["changed"] and not module.check_mode:
-            access.change(text, before)
+            access.change(wanted, before)
             result["change"] = {"id": params["change_id"], "seconds": params["rollback_timeout"]}
     except (Refused, OSError) as error:
         module.fail_json(msg=str(error))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -69,10 +70,15 @@ def test_the_rollback_puts_back_what_was_there_once(tmp_path, before):
     (tmp_path / "change" / "pending").write_text("{}")
     if before:
         (tmp_path / "change" / "previous.conf").write_text(before)
+    rules = tmp_path / "rules"
+    rules.write_text("new rules\n")
+    (tmp_path / "change" / "previous.sudoers").write_text("old rules\n")
+    paths = {"previous.conf": str(dropin), "previous.sudoers": str(rules)}
     script = tmp_path / "change" / "rollback"
-    script.write_text(ssh_daemon.rollback_script(str(tmp_path / "change"), str(dropin), "none.service"))
+    script.write_text(ssh_daemon.rollback_script(str(tmp_path / "change"), paths, "none.service"))
     subprocess.run(["/bin/sh", str(script), "boot"], check=True)
     assert (dropin.read_text() if dropin.exists() else None) == before
+    assert rules.read_text() == "old rules\n"
     assert (tmp_path / "change" / "rolled-back").exists()
     dropin.write_text("a later text\n")
     subprocess.run(["/bin/sh", str(script), "boot"], check=True)
@@ -84,6 +90,51 @@ def test_a_confirmed_change_is_not_rolled_back(tmp_path):
     dropin.write_text("new text\n")
     (tmp_path / "confirmed").write_text("{}")
     script = tmp_path / "rollback"
-    script.write_text(ssh_daemon.rollback_script(str(tmp_path), str(dropin), "none.service"))
+    script.write_text(ssh_daemon.rollback_script(str(tmp_path), {"previous.conf": str(dropin)}, "none.service"))
     subprocess.run(["/bin/sh", str(script), "timer"], check=True)
     assert dropin.read_text() == "new text\n"
+
+
+def allowed(command):
+    """Whether the rule of sudo's drop-in takes the arguments of /bin/sh; POSIX and Python agree on this expression."""
+    rule = ssh_daemon.sudo_rules("deploy", password=False).splitlines()[-1]
+    return bool(re.search(rule.partition("/bin/sh ")[2], command))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-c echo BECOME-SUCCESS-abcdef ; /usr/bin/python3",
+        "-c echo BECOME-SUCCESS-abcdef ; /usr/bin/python3.11",
+        "-c echo BECOME-SUCCESS-abcdef ; /opt/py/bin/python3 /home/deploy/.ansible/tmp/ansible-tmp-1.5-2-3/AnsiballZ_gateway.py",
+    ],
+)
+def test_sudo_takes_what_ansible_runs(command):
+    assert allowed(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "-c id",
+        "-c echo BECOME-SUCCESS-abcdef ; /usr/bin/id",
+        "-c echo BECOME-SUCCESS-abcdef ; /usr/bin/python3 ; id",
+        "-c echo BECOME-SUCCESS-abcdef ; /usr/bin/python3 -c 'import os'",
+        "-c id ; echo BECOME-SUCCESS-abcdef ; /usr/bin/python3",
+        "-c echo BECOME-SUCCESS-$(id) ; /usr/bin/python3",
+        "-c echo BECOME-SUCCESS-abc ; /usr/bin/python3\nid",
+    ],
+)
+def test_sudo_takes_nothing_else(command):
+    assert not allowed(command)
+
+
+def test_sudo_goes_on_asking_for_a_password_where_it_does():
+    first, second = ssh_daemon.sudo_rules("deploy", password=True).splitlines()[1:]
+    assert first == "deploy ALL=(ALL:ALL) !ALL" and second.startswith("deploy ALL=(root) PASSWD: /bin/sh ^")
+
+
+def test_the_version_of_sudo_is_read():
+    assert ssh_daemon.sudo_version("Sudo version 1.9.13p3\nSudoers policy plugin version 1.9.13p3\n") == (1, 9, 13)
+    assert ssh_daemon.sudo_version("?") < (1, 9, 10)
