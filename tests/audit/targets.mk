@@ -1,7 +1,12 @@
 # The audit: deviations it has to report, and what other programs make of its reports.
-TEST_STEPS += faults-audit-short
+TEST_STEPS += reports faults-audit-short
 
-.PHONY: faults-audit faults-audit-short
+.PHONY: reports faults-audit faults-audit-short
+reports: setup ## The audit's reports: published schemas, and the HTML in a browser
+	tests/audit/packages.sh
+	python tests/audit/schemas.py $(BUILD)/schemas
+	SCHEMAS=$(BUILD)/schemas PYTHONPATH=$(COLLECTIONS):tests/audit:tests/bench python -m pytest -q -p no:cacheprovider tests/audit
+
 faults-audit: setup ## Every deviation of the audit's fault table, each reported by exactly its controls
 	python tests/audit/run_faults.py
 

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import os
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import expand_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import read_waivers
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import Planned, compose
 
 # The plan of two nodes with one instance over both, and what the module `audit` told of them in the lab.
@@ -17,6 +21,7 @@ with open(os.path.join(os.path.dirname(__file__), "audit_cluster.json"), encodin
 PLAN = _CLUSTER["plan"]
 VANTAGE_POINTS = {"client": {"api": ["10.77.1.130"]}, "outsider": {"api": ["10.77.1.66"]}, "rogue": {"internal": ["10.77.2.67"]}}
 UNIT = "vllm-chat.service"
+HOSTILE = "=cmd|' /C calc'!A0<b>&\"\x07\u202e"
 
 
 def listener(address, port, unit=UNIT, protocol="tcp"):
@@ -60,3 +65,17 @@ def path_of(results, vantage, host, address, source=None):
     """One path of the probes, to change it."""
     return next(path for path in results[vantage]["paths"]
                 if path["host"] == host and path["address"] == address and source in (None, path["source"]))
+
+
+def every_status(name=HOSTILE):
+    """A results document with a finding of every status; a host tells `name` of a process and a unit."""
+    seen = observations()
+    seen["npu02"]["listeners"].append({**listener("0.0.0.0", 111, name), "command": name})
+    seen["npu02"]["sysctls"] = None
+    seen["npu01"]["files"]["/opt/vllm"]["mode"] = "0777"
+    granted = [{"control": "FIL-02", "hosts": "all", "reason": "moving", "owner": "ops", "expires": "2026-07-01"}]
+    force, expired = read_waivers(granted, list(PLAN["nodes"]), datetime.date(2026, 6, 1))
+    targets = composed()
+    made = build_document(PLAN, judge(PLAN, targets, seen, {}, probes(targets), force, expired), "2026-06-01T03:04:05+00:00")
+    assert all(made["counts"].values())
+    return made

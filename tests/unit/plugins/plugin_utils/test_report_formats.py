@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
 import re
@@ -15,30 +14,12 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import report_formats
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import read_waivers
-from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import PLAN, composed, listener, observations, probes
-
-HOSTILE = "=cmd|' /C calc'!A0<b>&\"\x07\u202e"
-
+from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import every_status
 
 @pytest.fixture(name="document")
 def some_document():
     """One of every status."""
-    seen = observations()
-    seen["npu02"]["listeners"].append({**listener("0.0.0.0", 111, HOSTILE), "command": HOSTILE})
-    seen["npu02"]["sysctls"] = None
-    seen["npu01"]["files"]["/opt/vllm"]["mode"] = "0777"
-    today = datetime.date(2026, 6, 1)
-    force, expired = read_waivers(
-        [{"control": "FIL-02", "hosts": "all", "reason": "moving", "owner": "ops", "expires": "2026-07-01"}], list(PLAN["nodes"]), today
-    )
-    targets = composed()
-    judgement = judge(PLAN, targets, seen, {}, probes(targets), force, expired)
-    made = build_document(PLAN, judgement, "2026-06-01T03:04:05+00:00")
-    assert all(made["counts"].values())
-    return made
+    return every_status()
 
 
 def test_junit_counts_alike(document):
