@@ -16,6 +16,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import re
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import every_status
 
+
 @pytest.fixture(name="document")
 def some_document():
     """One of every status."""

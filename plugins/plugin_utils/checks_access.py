@@ -1,0 +1,112 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Checks of who may change files, log in and gain privileges. Pure.
+
+A check returns `(expected, problems)`, and passes without problems. It raises Unknown where the node did not tell, and NotApplicable where the
+control does not concern the node.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SOFTWARE, model_path
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots
+
+PRIVILEGED_GROUPS = ("root", "sudo", "wheel", "adm", "docker", "podman", "lxd", "libvirt", "disk", "shadow", "kmem", "admin")
+NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
+
+
+# Files and accounts
+
+def model_is_roots(node):
+    paths = [model_path(instance) for instance in node.instances if model_path(instance)]
+    if not paths:
+        raise NotApplicable("no model is a directory of this node")
+    files, problems = node.observed("files"), []
+    for path in paths:
+        if node.file(path) is None:
+            problems.append(f"{path} does not exist")
+        for name in sorted(files):
+            if (name == path or name.startswith(f"{path}/")) and files[name]:
+                problems += not_roots(name, node.file(name))
+    return ", ".join(paths) + " owned by root, writable by nobody else", problems
+
+
+def software_is_roots(node):
+    if not node.instances:
+        raise NotApplicable("no instance on this node")
+    problems, images = [], {properties.get("RootDirectory") for _unit, _instance, properties, _processes in node.units()} - {"", None}
+    for path in sorted(images) or (SOFTWARE, f"{SOFTWARE}/current"):
+        facts = node.file(path)
+        problems += [f"{path} does not exist"] if facts is None else not_roots(path, facts)
+    return f"{SOFTWARE}, or the image in its place, owned by root, writable by nobody else", problems
+
+
+def credentials_are_roots(node):
+    files, problems = node.observed("files"), []
+    found = [path for path in files if path.startswith("/etc/vllm-hardening/credentials") and files[path]]
+    for path in sorted(found):
+        facts = node.file(path)
+        if facts["owner"] != "root" or int(facts["mode"], 8) & 0o077:
+            problems.append(f"{clip(path)} is {clip(facts['owner'])}'s with mode {facts['mode']}")
+    if not found:
+        raise NotApplicable("no credential on this node")
+    return "owned by root, no access for others", problems
+
+
+def _sshd(node, wanted):
+    settings = node.observed("sshd")["settings"]
+    if settings is None:
+        raise NotApplicable("no SSH daemon on this node")
+    problems, expected = [], []
+    for name, values in wanted.items():
+        found = settings.get(name.lower())
+        expected.append(f"{name} {' or '.join(values)}")
+        if not isinstance(found, list):
+            raise Unknown(f"the SSH daemon did not tell {name}")
+        if found[0] not in values:
+            problems.append(f"{name} is {clip(found[0])}, wanted {' or '.join(values)}")
+    return "; ".join(expected), problems
+
+
+def no_root_password(node):
+    return _sshd(node, {"PermitRootLogin": ("no", "without-password", "prohibit-password", "forced-commands-only")})
+
+
+def keys_only(node):
+    return _sshd(node, {"PasswordAuthentication": ("no",), "KbdInteractiveAuthentication": ("no",)})
+
+
+def no_login_without_secret(node):
+    return _sshd(node, {"PermitEmptyPasswords": ("no",), "HostbasedAuthentication": ("no",)})
+
+
+def _accounts(node):
+    accounts = node.observed("accounts")
+    for name in sorted({instance["user"] for instance in node.instances}):
+        if accounts[name] is None:
+            raise Unknown(f"the account {name} does not exist")
+        yield name, accounts[name]
+
+
+def account_cannot_log_in(node):
+    problems = []
+    for name, account in _accounts(node):
+        if account["shell"] not in NO_SHELLS:
+            problems.append(f"{name} has the shell {clip(account['shell'])}")
+        if account["password"] != "locked":
+            problems.append(f"{name}: the password is {clip(account['password'] or 'unknown')}, wanted locked")
+    return "no shell, password locked", problems
+
+
+def account_has_no_privilege(node):
+    problems = []
+    for name, account in _accounts(node):
+        problems += [f"{name} is in the group {clip(group)}" for group in account["groups"] if group in PRIVILEGED_GROUPS]
+        problems += [f"{name} may use sudo: {clip(rule)}" for rule in account["sudo"]]
+        problems += [f"{name} has the user id 0"] if account["uid"] == 0 else []
+    return "no privileged group, no sudo rule", problems
+
+
+CHECKS = {
+    "FIL-01": model_is_roots, "FIL-02": software_is_roots, "FIL-03": credentials_are_roots, "ACC-01": no_root_password, "ACC-02": keys_only,
+    "ACC-03": no_login_without_secret, "ACC-04": account_cannot_log_in, "ACC-05": account_has_no_privilege,
+}
