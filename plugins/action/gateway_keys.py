@@ -25,7 +25,8 @@ class ActionModule(ActionBase):
             {
                 "directory": {"type": "path", "required": True},
                 "clients": {"type": "list", "elements": "dict", "required": True},
-                "step": {"type": "str", "choices": ["start", "finish"], "required": True},
+                "step": {"type": "str", "choices": ["start", "finish", "revoke"], "required": True},
+                "key": {"type": "str", "default": "", "no_log": False},
                 "requests": {"type": "dict", "default": {}},
             }
         )
@@ -33,7 +34,9 @@ class ActionModule(ActionBase):
         now = datetime.datetime.now(datetime.timezone.utc)
         done = {"added": {}, "retired": {}, "waiting": {}}
         try:
-            for client in options["clients"]:
+            if options["step"] == "revoke":
+                self._revoke(store, options, now, done)
+            for client in options["clients"] if options["step"] != "revoke" else ():
                 if client.get("keys") is None:
                     self._rotate(store, str(client["name"]), now, options, done)
         except Unusable as error:
@@ -42,6 +45,21 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"vllm_gateway_key_directory is {options['directory']!r}, which cannot be used: {error}.") from None
         result.update(done, changed=bool(done["added"] or done["retired"]))
         return result
+
+    @staticmethod
+    def _revoke(store, options, now, done):
+        client, _colon, identifier = options["key"].partition(":")
+        kept = [str(entry["name"]) for entry in options["clients"] if entry.get("keys") is None]
+        if client not in kept or not identifier:
+            shown = ", ".join(kept) or "none"
+            raise AnsibleActionFail(
+                f"vllm_rotate_key is {options['key']!r}, which is no CLIENT:ID of a client whose keys are in {options['directory']} ({shown}). "
+                "The log shows both as client= and key=. A key of vllm_gateway_clients[].keys is revoked by taking it out there."
+            )
+        made = store.revoke(client, identifier, now)
+        done["retired"][client] = identifier
+        if made:
+            done["added"][client] = made
 
     @staticmethod
     def _rotate(store, client, now, options, done):

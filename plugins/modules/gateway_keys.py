@@ -43,10 +43,16 @@ options:
     elements: dict
     required: true
   step:
-    description: V(start) makes the next key of each client that has one, V(finish) takes the old key of each client that has used its new one.
+    description:
+      - V(start) makes the next key of each client that has one, V(finish) takes the old key of each client that has used its new one.
+      - V(revoke) takes O(key) away, used or not, and makes another where the client is left without a valid one.
     type: str
-    choices: [start, finish]
+    choices: [start, finish, revoke]
     required: true
+  key:
+    description: The key to revoke, as CLIENT:ID.
+    type: str
+    default: ""
   requests:
     description: Requests by key, as CLIENT:ID, over all nodes; what proves that a key is in use.
     type: dict

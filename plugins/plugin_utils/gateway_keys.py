@@ -92,6 +92,23 @@ class KeyStore:
                 raise Unusable(f"holds no other key of {client} than {identifier}; add one first, or remove the client")
             self._write(client, left)
 
+    def revoke(self, client, identifier, now):
+        """Take a key away at once, used or not. Returns the id of the key made in its place where no valid one is left, else None.
+
+        Raises Unusable where it is not there.
+        """
+        with self._lock():
+            held = self._read(client) or []
+            left = [key for key in held if key["id"] != identifier]
+            if len(left) == len(held):
+                raise Unusable(f"holds no key {identifier} of {client}, but {', '.join(key['id'] for key in held) or 'none'}")
+            made = None
+            if not any(expiry(key["expires"]) > now.timestamp() for key in left):
+                left.append(self._new(client, now, now.strftime("%Y%m%d-%H%M%S")))
+                made = left[-1]["id"]
+            self._write(client, left)
+            return made
+
     @contextmanager
     def _lock(self):
         if not self.write and not os.path.isdir(self.directory):
