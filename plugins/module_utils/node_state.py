@@ -460,6 +460,9 @@ def _unit_leaves(name, found):
     steps = []
     if found["active"] not in ("inactive", "failed"):
         steps.append(Step(f"unit {name}", "stop", {"active": found["active"]}, {"active": "inactive"}, None, "systemctl", {"verb": "stop", "name": name}))
+    if found["active"] == "failed":
+        # systemd keeps a failed unit in its list for ever, also one that it no longer finds.
+        steps.append(Step(f"unit {name}", "forget", {"active": "failed"}, {}, None, "systemctl", {"verb": "reset-failed", "name": name}))
     if found["enabled"] in ("enabled", "enabled-runtime", "masked"):
         steps.append(
             Step(f"unit {name}", "disable", {"enabled": found["enabled"]}, {"enabled": "disabled"}, None, "systemctl", {"verb": "disable", "name": name})

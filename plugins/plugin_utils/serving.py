@@ -279,6 +279,8 @@ def unit_content(instance, options):
         f"WorkingDirectory=/var/lib/{user}",
         "Restart=on-failure",
         "RestartSec=10",
+        # The tether ends as a shell does when it is stopped; systemd takes the same signal for success where a program ends by it.
+        *(["SuccessExitStatus=143"] if tethered(instance, options) else []),
         "TimeoutStopSec=60",
         "KillMode=mixed",
         "LimitNOFILE=65536:524288",

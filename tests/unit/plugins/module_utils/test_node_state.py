@@ -126,6 +126,11 @@ def test_absent_undoes_in_the_reverse_order():
     ]
 
 
+def test_a_failed_unit_that_goes_is_not_listed_on():
+    found = steps({"units": [a_unit(state="absent")]}, have(units={"x.service": {**running(), "active": "failed"}}))
+    assert found[0] == ("unit x.service", "forget")
+
+
 def test_sensitive_content_is_never_shown():
     want = {"files": [a_file(content="SECRET-new", sensitive=True)]}
     found = node_state.difference(node_state.Desired(want), have(paths={"/etc/x": there(b"SECRET-old")}))

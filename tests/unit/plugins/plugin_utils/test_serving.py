@@ -168,6 +168,7 @@ def test_members_are_tethered_to_the_head_and_the_head_to_them():
     assert serving.tethered(instance(head=False, rank=1), {**serving.DEFAULTS, "sets": SETS}) == ["10.77.2.11"]
     assert serving.TETHER in serving.serving_units([instance()], sets=SETS)[0]["restart_on"]
     assert serving.tethered(instance(arguments=["serve"]), {**serving.DEFAULTS, "sets": SETS}) == []
+    assert values(unit(sets=SETS), "SuccessExitStatus") == ["143"] and values(unit(instance(arguments=["serve"])), "SuccessExitStatus") == []
 
 
 def test_accounts_join_the_drivers_group_with_npus_only():
