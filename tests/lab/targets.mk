@@ -5,4 +5,4 @@ SERVING := $(HOME)/.cache/vllm-hardening/serving
 serving: setup ## The wheels of the CPU build of vLLM and a tiny model, for the lab
 	$(VENV)/bin/python tests/lab/serving/prepare.py $(SERVING)
 
-$(filter molecule-default molecule-gateway molecule-serve,$(SCENARIOS:%=molecule-%)): serving
+$(filter molecule-container molecule-default molecule-gateway molecule-serve molecule-topologies,$(SCENARIOS:%=molecule-%)): serving

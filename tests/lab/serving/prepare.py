@@ -5,7 +5,7 @@
 
 The wheels are those of `requirements.lock` and `ray.lock` beside this program, for CPython 3.11 on x86_64; every one is compared with the
 locks. A second run finds everything in place. No weights are made: vLLM makes random ones with `--load-format dummy`. `installed` starts
-empty: scenarios that mount it at /opt/vllm share the environments that the first of them installs.
+empty: scenarios that mount it at /opt/vllm share the environments that the first of them installs. So does `images`, for archives of images.
 
 Environment: VLLM_LAB_TORCH_INDEX, the index of PyTorch's CPU builds, used where pip's own configuration does not offer them;
 PYTHON, an interpreter with pip (any version; the wheels are asked for Python 3.11).
@@ -229,8 +229,10 @@ def main():
     wheels(root / "wheels")
     model(root / "models" / "tiny")
     (root / "requirements.lock").write_text(LOCK.read_text())
-    (root / "installed").mkdir(exist_ok=True)
-    for path in [root, *(root / "wheels").rglob("*"), *(root / "models").rglob("*"), root / "wheels", root / "models", root / "installed"]:
+    shared = [root / name for name in ("installed", "images")]
+    for folder in shared:
+        folder.mkdir(exist_ok=True)
+    for path in [root, *shared, *(root / "wheels").rglob("*"), *(root / "models").rglob("*"), root / "wheels", root / "models"]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     say(f"{root} is ready", start)
 

@@ -1,0 +1,63 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Print what a node consists of as JSON: files, units, accounts, packet filter, kernel parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+
+ROOTS = ("/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/lib", "/run/vllm-hardening", "/run/systemd/system", "/run/credentials")
+# What Ansible's own login leaves, what the node writes by itself, and the copies that useradd keeps.
+OURSELVES = ("/home/deploy/.ansible", "/root/.ansible", "/var/lib/systemd", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock")
+# Counters and values that the kernel or systemd change by themselves.
+MOVING = (
+    "nf_conntrack_count", "netdev_rss_key", "fs.dentry-state", "fs.file-nr", "fs.inode-", "fs.aio-nr", "fs.epoll", "fs.quota", "random.",
+    "ns_last_pid", "pty.nr", "sched_domain",
+)
+
+
+def files():
+    """{path: kind, mode, owner, digest}; the times of directories and files are theirs."""
+    found = {}
+    for root in ROOTS:
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if os.path.join(folder, name) not in OURSELVES and name != "__pycache__"]
+            for name in [*folders, *names]:
+                path = os.path.join(folder, name)
+                if path in OURSELVES:
+                    continue
+                status = os.lstat(path)
+                content = ""
+                if os.path.islink(path):
+                    content = os.readlink(path)
+                elif os.path.isfile(path) and not path.startswith("/usr/"):
+                    with open(path, "rb") as handle:
+                        content = hashlib.sha256(handle.read()).hexdigest()
+                size = status.st_size if os.path.isfile(path) else 0
+                found[path] = f"{status.st_mode:o} {status.st_uid}:{status.st_gid} {size} {content}"
+    return found
+
+
+def lines(*command):
+    """What a command prints, line by line."""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout.splitlines()
+
+
+def main():
+    """Everything."""
+    sysctls = dict(line.partition(" = ")[::2] for line in subprocess.run(
+        ["sysctl", "--all"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout.splitlines())
+    print(json.dumps({
+        "files": files(),
+        "units": sorted(line.split()[0] + " " + line.split()[1] for line in lines("systemctl", "list-unit-files", "--no-legend", "--no-pager")),
+        "loaded": sorted(line.split()[0] for line in lines("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "vllm*")),
+        "accounts": sorted(lines("getent", "passwd") + lines("getent", "group")),
+        "rules": lines("nft", "list", "ruleset"),
+        "sysctls": {key: value for key, value in sorted(sysctls.items()) if not any(part in key for part in MOVING)},
+    }))
+
+
+if __name__ == "__main__":
+    main()
