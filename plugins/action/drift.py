@@ -1,0 +1,93 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The controller's steps of drift correction: decide which roles, and say what they found."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import drift
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import read_history
+
+HISTORY = "drift.jsonl"
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module ``drift``."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec({
+            "step": {"type": "str", "choices": ["decide", "explain", "hold"], "required": True},
+            "findings": {"type": "list", "elements": "dict", "default": []},
+            "controls": {"type": "list", "elements": "str", "default": []},
+            "mode": {"type": "str", "choices": ["correct", "report"], "default": "correct"},
+            "roles": {"type": "list", "elements": "str", "default": []},
+            "directory": {"type": "path"},
+        })
+        result.update(changed=False)
+        return getattr(self, arguments["step"])(arguments, task_vars, result)
+
+    def decide(self, arguments, task_vars, result):
+        """Which roles to run on which host."""
+        unknown = drift.unknown_controls(arguments["controls"])
+        if unknown:
+            raise AnsibleActionFail(f"vllm_drift_controls: no control is called {', '.join(unknown)}; docs/controls.md lists them")
+        findings = plain(arguments["findings"])
+        roles, left = drift.roles_to_correct(findings, list(task_vars["ansible_play_hosts_all"]), arguments["controls"])
+        last_good = None
+        if arguments["directory"]:
+            good = [run["generated"] for run in read_history(arguments["directory"]) if run["verdict"] == "compliant"]
+            last_good = good[-1] if good else None
+        result.update(roles=roles, findings=findings, last_good=last_good, seen=utc())
+        display = Display()
+        if any(finding["status"] == "fail" for finding in findings):
+            display.display(f"\nDRIFT  seen {result['seen']}, began after the last compliant audit ({last_good or 'none is known'})")
+        for finding in left:
+            display.display(f"  {finding['host']}  {finding['control']}: not corrected by this run")
+        return result
+
+    def explain(self, arguments, task_vars, result):
+        """What the roles of this host found."""
+        host = task_vars["inventory_hostname"]
+        explained = [drift.explanation(role, plain(task_vars.get(name) or {})) for role in arguments["roles"] for name in drift.ROLES[role]]
+        explained = [one for one in explained if one]
+        for line in drift.sentences(host, explained, arguments["mode"] == "report"):
+            Display().display(line)
+        result.update(explained=explained)
+        if arguments["directory"] and explained:
+            decision = plain(task_vars.get("__vllm_drift_decision") or {})
+            record = {"host": host, "began_after": decision.get("last_good"), "seen": decision.get("seen"),
+                      "corrected": utc() if arguments["mode"] == "correct" else None, "explained": explained,
+                      "findings": [{"control": one["control"], "observed": one["observed"]} for one in decision.get("findings", []) if one["host"] == host]}
+            try:
+                os.makedirs(arguments["directory"], exist_ok=True)
+                with open(os.path.join(arguments["directory"], HISTORY), "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(record, sort_keys=True) + "\n")
+            except OSError as error:
+                raise AnsibleActionFail(f"{error.filename}: {error.strerror}; name another vllm_audit_directory") from None
+        return result
+
+    def hold(self, arguments, task_vars, result):
+        """Fail where a role, asked again, would change something again."""
+        again = [drift.explanation(role, plain(task_vars.get(name) or {})) for role in arguments["roles"] for name in drift.ROLES[role]]
+        again = [one for one in again if one]
+        if again:
+            host = task_vars["inventory_hostname"]
+            raise AnsibleActionFail(f"the correction does not hold on {host}: {again[0]['role']} would change again: {'; '.join(again[0]['lines'][:3])}. "
+                                    "No further host is touched; find what changes it on the node, or declare maintenance there.")
+        return result
+
+
+def utc():
+    """The time for records."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()

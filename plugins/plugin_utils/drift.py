@@ -1,0 +1,90 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What drift correction decides and says: findings in, roles and sentences out. Pure."""
+
+from __future__ import annotations
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
+
+# In the order in which they are applied, with the variables that hold what the role's modules returned.
+ROLES = {
+    "vllm_runtime": ("__vllm_runtime_accounts_result",),
+    "vllm_network": ("__vllm_network_result",),
+    "vllm_firewall": ("__vllm_firewall_result",),
+    "vllm_gateway": ("__vllm_gateway_result",),
+    "vllm_serve": ("__vllm_serve_result",),
+    "vllm_access": ("__vllm_access_result",),
+    "vllm_guard": ("__vllm_guard_result",),
+}
+LINES = 20
+
+
+def roles_to_correct(findings, hosts, controls=()):
+    """``({host: [role]}, [finding that no role puts right])`` for the findings that failed; waived and unknown ones are nobody's drift.
+
+    controls: the ids to correct; none is all.
+    """
+    roles = {host: set() for host in hosts}
+    left = []
+    for finding in findings:
+        if finding["status"] != "fail" or finding["host"] not in roles:
+            continue
+        tags = BY_ID[finding["control"]].tags
+        if (controls and finding["control"] not in controls) or not tags:
+            left.append(finding)
+            continue
+        roles[finding["host"]] |= set(tags)
+    return {host: [role for role in ROLES if role in wanted] for host, wanted in roles.items()}, left
+
+
+def unknown_controls(controls):
+    """Those of the ids given that no control has."""
+    return [control for control in controls if control not in BY_ID]
+
+
+def explanation(role, result):
+    """What a role found on a node: ``{role, origin, lines}``, or None where it changed nothing.
+
+    origin: ``foreign`` (the desired state is the one that was applied last), ``rollout`` (it is another one) or ``unknown``.
+    """
+    if not isinstance(result, dict) or not result.get("changed"):
+        return None
+    lines = [f"{item['resource']} ({item['change']}): {_pairs(item['before'])} -> {_pairs(item['after'])}" for item in result.get("resources") or []]
+    if not lines:
+        diff = result.get("diff") or {}
+        for one in diff if isinstance(diff, list) else [diff]:
+            lines += str(one.get("prepared") or one.get("after_header") or "").splitlines()
+    if len(lines) > LINES:
+        lines = [*lines[:LINES], f"and {len(lines) - LINES} more"]
+    return {"role": role, "origin": result.get("origin", "unknown"), "lines": lines}
+
+
+def _pairs(values):
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "nothing"
+
+
+WORDS = {
+    "foreign": "changed on the node; what is wanted is what was applied last",
+    "rollout": "an intended change that was not applied yet",
+    "unknown": "changed on the node, or an intended change",
+}
+
+
+def sentences(host, explained, report):
+    """Lines about one host for the terminal."""
+    lines = []
+    for one in explained:
+        lines.append(f"  {host}  {one['role']}: {WORDS[one['origin']]}; {'would be put right' if report else 'put right'}:")
+        lines += [f"      {line}" for line in one["lines"]]
+    return lines
+
+
+NONE, LEFT, INCOMPLETE, CORRECTED = 0, 2, 3, 4
+
+
+def exit_status(verdicts):
+    """The status of a run from the exit statuses of its audits, the first before and the last after the correction."""
+    if not verdicts or INCOMPLETE in verdicts:
+        return INCOMPLETE
+    if verdicts[-1]:
+        return LEFT
+    return CORRECTED if verdicts[0] else NONE
