@@ -1,5 +1,9 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Print what a node consists of as JSON: files, units, accounts, packet filter, kernel parameters."""
+"""What a node consists of: files, units, accounts, packet filter, kernel parameters.
+
+    listing.py                  prints it as JSON
+    listing.py BEFORE AFTER     compares two such files; prints what differs, and fails where something does
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 
 ROOTS = ("/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/lib", "/run/vllm-hardening", "/run/systemd/system", "/run/credentials")
 # What Ansible's own login leaves, what the node writes by itself, and the copies that useradd keeps.
@@ -45,8 +50,27 @@ def lines(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout.splitlines()
 
 
+def entries(part):
+    """The lines of a part of a listing."""
+    return {f"{key} = {value}" for key, value in part.items()} if isinstance(part, dict) else set(part)
+
+
+def compare(before, after):
+    """Lines that only one of two listings has."""
+    with open(before, encoding="utf-8") as first, open(after, encoding="utf-8") as second:
+        then, now = json.load(first), json.load(second)
+    found = []
+    for name in then:
+        found += [f"{name}: left: {line}" for line in sorted(entries(now[name]) - entries(then[name]))]
+        found += [f"{name}: gone: {line}" for line in sorted(entries(then[name]) - entries(now[name]))]
+    return found
+
+
 def main():
     """Everything."""
+    if len(sys.argv) == 3:
+        differing = compare(*sys.argv[1:])
+        sys.exit("\n".join(differing) if differing else 0)
     sysctls = dict(line.partition(" = ")[::2] for line in subprocess.run(
         ["sysctl", "--all"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout.splitlines())
     print(json.dumps({
