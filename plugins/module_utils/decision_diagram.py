@@ -15,8 +15,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import namedtuple
+from operator import eq
 
 _NOTHING = frozenset()
+# What ends below a node, as bits of its summary; the bits above say which fields it asks.
+OPEN, RETURNS, BREAKS, ACCEPTS, _WRITES, _HOLDS, ANY = (1 << bit for bit in range(7))
+_ENDS = {"cont": OPEN, "return": RETURNS, "break": BREAKS, "accept": ACCEPTS}
+_FIRST_FIELD = 7
 TERMINAL = 1 << 60  # the rank of terminals: behind every field
 Rename = namedtuple("Rename", "rank")
 
@@ -25,12 +30,13 @@ class Field:
     """One dimension: ``name``, ``rank`` (place in the order), ``maximum`` (values are 0..maximum), ``free``.
 
     A free field is one that a packet does not carry: a rate limit's state, a route, a set that packets fill.
+    ``bit`` stands for it in summaries.
     """
 
-    __slots__ = ("name", "rank", "maximum", "free")
+    __slots__ = ("name", "rank", "maximum", "free", "bit")
 
-    def __init__(self, name, rank, maximum, free=False):
-        self.name, self.rank, self.maximum, self.free = name, rank, maximum, free
+    def __init__(self, name, rank, maximum, free=False, bit=0):
+        self.name, self.rank, self.maximum, self.free, self.bit = name, rank, maximum, free, bit
 
     def __repr__(self):
         return f"Field({self.name!r}, rank={self.rank})"
@@ -41,8 +47,10 @@ class Diagrams:
 
     def __init__(self):
         self.fields = {}
-        self.rank, self.bounds, self.children, self.value, self._open = [], [], [], [], []
-        self._writes = []  # the fields that undecided ends below a node rewrite
+        self.rank, self.bounds, self.children, self.value = [], [], [], []
+        self.summary = []  # how a diagram may end and which fields it asks, so that work that changes nothing is left out
+        self._writes = {}  # the fields that undecided ends below a node rewrite, where there are any
+        self._free = 0
         self._nodes, self._terminals, self._sequences, self._mapped = {}, {}, {}, {}
         self.cont = self.terminal(("cont", ()))
 
@@ -52,24 +60,35 @@ class Diagrams:
         """Make a field known; its rank must be its own."""
         if rank in self.fields:
             raise ValueError(f"rank {rank} belongs to {self.fields[rank].name}")
-        self.fields[rank] = field = Field(name, rank, maximum, free)
+        self.fields[rank] = field = Field(name, rank, maximum, free, 1 << _FIRST_FIELD + len(self.fields))
+        if free:
+            self._free |= field.bit
         return field
 
     def terminal(self, value):
         """The diagram that answers ``value`` (a tuple) for every packet."""
         number = self._terminals.get(value)
         if number is None:
-            writes = frozenset(rank for rank, _value in value[1]) if value[0] == "cont" else _NOTHING
-            number = self._terminals[value] = self._add(TERMINAL, None, None, value, value[0] == "cont", writes)
+            summary = ANY | _ENDS.get(value[0], 0)
+            if len(value) > 1 and isinstance(value[1], tuple):
+                summary |= _HOLDS
+                if summary & OPEN and value[1]:
+                    summary |= _WRITES
+            number = self._terminals[value] = self._add(TERMINAL, None, None, value, summary)
+            if summary & _WRITES:
+                self._writes[number] = frozenset(rank for rank, _value in value[1])
         return number
 
-    def _add(self, rank, bounds, children, value, is_open, writes):
+    def writes(self, diagram):
+        """The ranks of the fields that a diagram rewrites where it is undecided."""
+        return self._writes.get(diagram, _NOTHING)
+
+    def _add(self, rank, bounds, children, value, summary):
         self.rank.append(rank)
         self.bounds.append(bounds)
         self.children.append(children)
         self.value.append(value)
-        self._open.append(is_open)
-        self._writes.append(writes)
+        self.summary.append(summary)
         return len(self.rank) - 1
 
     def node(self, rank, bounds, children):
@@ -77,26 +96,30 @@ class Diagrams:
 
         The last bound is the field's maximum. Neighbours that are equal are merged.
         """
-        previous = children[0]
-        if children.count(previous) == len(children):
-            return previous
-        merged_bounds, merged_children = [], []
-        for position, child in enumerate(children):
-            if child == previous and merged_children:
-                merged_bounds[-1] = bounds[position]
-            else:
-                merged_bounds.append(bounds[position])
-                merged_children.append(child)
-                previous = child
-        key = (rank, tuple(merged_bounds), tuple(merged_children))
+        if True in map(eq, children, children[1:]):
+            previous = children[0]
+            if children.count(previous) == len(children):
+                return previous
+            merged_bounds, merged_children = [bounds[0]], [previous]
+            for bound, child in zip(bounds[1:], children[1:]):
+                if child == previous:
+                    merged_bounds[-1] = bound
+                else:
+                    merged_bounds.append(bound)
+                    merged_children.append(child)
+                    previous = child
+            bounds, children = merged_bounds, merged_children
+        elif len(children) == 1:
+            return children[0]
+        key = (rank, tuple(bounds), tuple(children))
         number = self._nodes.get(key)
         if number is None:
-            is_open = any(self._open[child] for child in merged_children)
-            writes = _NOTHING
-            for child in merged_children:
-                if self._writes[child] and not self._writes[child] <= writes:
-                    writes = writes | self._writes[child]
-            number = self._nodes[key] = self._add(rank, key[1], key[2], None, is_open, writes)
+            summary, summaries = self.fields[rank].bit, self.summary
+            for child in set(children):
+                summary |= summaries[child]
+            number = self._nodes[key] = self._add(rank, key[1], key[2], None, summary)
+            if summary & _WRITES:
+                self._writes[number] = frozenset().union(*map(self.writes, key[2]))
         return number
 
     def select(self, rank, intervals, inside, outside):
@@ -129,7 +152,7 @@ class Diagrams:
         """``first``, and where it is undecided ``second``, which sees the rewritten fields. Associative."""
         if first == self.cont:
             return second
-        if not self._open[first]:
+        if second == self.cont or not self.summary[first] & OPEN:
             return first
         key = (first, second)
         known = self._sequences.get(key)
@@ -138,11 +161,12 @@ class Diagrams:
         rank_a, rank_b = self.rank[first], self.rank[second]
         if rank_a == TERMINAL:
             result = self.assign(second, self.value[first][1])
-        elif rank_b <= rank_a and rank_b in self._writes[first]:
+        elif rank_b <= rank_a and rank_b in self.writes(first):
             result = self._rewritten(first, second)
         elif rank_a < rank_b:
-            seq = self.seq
-            result = self.node(rank_a, self.bounds[first], [seq(child, second) for child in self.children[first]])
+            seq, summary = self.seq, self.summary
+            parts = [seq(child, second) if summary[child] & OPEN else child for child in self.children[first]]
+            result = self.node(rank_a, self.bounds[first], parts)
         elif rank_a > rank_b:
             seq = self.seq
             result = self.node(rank_b, self.bounds[second], [seq(first, child) for child in self.children[second]])
@@ -168,10 +192,10 @@ class Diagrams:
         """seq() of two nodes that ask the same field."""
         bounds_a, children_a = self.bounds[first], self.children[first]
         bounds_b, children_b = self.bounds[second], self.children[second]
-        seq, is_open = self.seq, self._open
+        seq, summary = self.seq, self.summary
         bounds, children, at = [], [], 0
         for upper, child in zip(bounds_a, children_a):
-            if is_open[child]:
+            if summary[child] & OPEN:
                 while True:
                     edge = bounds_b[at]
                     if edge >= upper:
@@ -211,9 +235,14 @@ class Diagrams:
         if not environment:
             return diagram
         values = dict(environment)
-        memo = self._mapped.setdefault(("assign", environment, remember), {})
+        concerned = _HOLDS if remember else 0
+        for rank in values:
+            concerned |= self.fields[rank].bit
+        memo, summary = self._mapped.setdefault(("assign", environment, remember), {}), self.summary
 
         def visit(number):
+            if not summary[number] & concerned:
+                return number
             known = memo.get(number)
             if known is not None:
                 return known
@@ -238,25 +267,32 @@ class Diagrams:
 
         return visit(diagram)
 
-    def map_terminals(self, diagram, name, change):
+    def map_terminals(self, diagram, name, change, only=ANY):
         """Every terminal replaced by the diagram that ``change(value)`` returns; memoised under ``name``.
 
+        ``only`` (a sum of OPEN, RETURNS, BREAKS, ACCEPTS) says which kinds of terminals ``change`` changes at all.
         Diagrams put in place of terminals may ask any field: they are merged in order.
         """
-        memo = self._mapped.setdefault(("map", name), {})
-        changed = memo.get(diagram)
-        if changed is None:
-            if self.rank[diagram] == TERMINAL:
-                changed = change(self.value[diagram])
-            else:
-                parts = [self.map_terminals(child, name, change) for child in self.children[diagram]]
-                changed = self.ordered_node(self.rank[diagram], self.bounds[diagram], parts)
-            memo[diagram] = changed
-        return changed
+        memo, summary = self._mapped.setdefault(("map", name), {}), self.summary
+        ranks, bounds, children = self.rank, self.bounds, self.children
+
+        def visit(number):
+            if not summary[number] & only:
+                return number
+            changed = memo.get(number)
+            if changed is None:
+                if ranks[number] == TERMINAL:
+                    changed = change(self.value[number])
+                else:
+                    changed = self.ordered_node(ranks[number], bounds[number], [visit(child) for child in children[number]])
+                memo[number] = changed
+            return changed
+
+        return visit(diagram)
 
     def ordered_node(self, rank, bounds, children):
         """As node(), for children that may ask the same field or one of lower rank."""
-        if all(self.rank[child] > rank for child in children):
+        if min(map(self.rank.__getitem__, children)) > rank:
             return self.node(rank, bounds, children)
         selector = self.node(rank, bounds, [self.terminal(("pick", i)) for i in range(len(children))])
         return self.apply(selector, tuple(children))
@@ -272,7 +308,12 @@ class Diagrams:
             known = memo.get(key)
             if known is not None:
                 return known
-            rank = min(self.rank[number], min(self.rank[candidate] for candidate in candidates))
+            rank = min(map(self.rank.__getitem__, candidates))
+            if self.rank[number] < rank:
+                parts = [visit(child, candidates) for child in self.children[number]]
+                known = memo[key] = self.node(self.rank[number], self.bounds[number], parts)
+                return known
+            rank = min(self.rank[number], rank)
             involved = [number, *candidates]
             edges = sorted({bound for one in involved if self.rank[one] == rank for bound in self.bounds[one]})
             parts = []
@@ -294,29 +335,37 @@ class Diagrams:
         """
         memo = self._mapped.setdefault(("combine", name), {})
         ranks, bounds, children = self.rank, self.bounds, self.children
+        absorbing = None if absorb is None else self.terminal(absorb)
 
         def visit(a, b):
+            if b == absorbing:
+                return b
             known = memo.get((a, b))
             if known is not None:
                 return known
             rank_a, rank_b = ranks[a], ranks[b]
-            if absorb is not None and rank_b == TERMINAL and self.value[b] == absorb:
-                result = b
-            elif rank_a == rank_b == TERMINAL:
+            if rank_a == rank_b == TERMINAL:
                 result = self.terminal(decide(self.value[a], self.value[b]))
             elif rank_a < rank_b:
                 result = self.node(rank_a, bounds[a], [visit(child, b) for child in children[a]])
             elif rank_a > rank_b:
                 result = self.node(rank_b, bounds[b], [visit(a, child) for child in children[b]])
             else:
-                edges = sorted({*bounds[a], *bounds[b]})
-                parts, at_a, at_b = [], 0, 0
-                for edge in edges:
-                    while bounds[a][at_a] < edge:
-                        at_a += 1
-                    while bounds[b][at_b] < edge:
-                        at_b += 1
-                    parts.append(visit(children[a][at_a], children[b][at_b]))
+                edges, parts, at, bounds_a, children_a = [], [], 0, bounds[a], children[a]
+                for upper, child in zip(bounds[b], children[b]):
+                    if child == absorbing:
+                        edges.append(upper)
+                        parts.append(child)
+                        at = bisect_left(bounds_a, upper, at)
+                    else:
+                        while bounds_a[at] < upper:
+                            edges.append(bounds_a[at])
+                            parts.append(visit(children_a[at], child))
+                            at += 1
+                        edges.append(upper)
+                        parts.append(visit(children_a[at], child))
+                    if bounds_a[at] == upper:
+                        at += 1
                 result = self.node(rank_a, edges, parts)
             memo[a, b] = result
             return result
@@ -329,6 +378,13 @@ class Diagrams:
         Without ``ranks`` the free fields go. ``merge`` gets at least two different values and the names of fields that
         decide between them, and gives the terminal's value; terminals it made itself may come back to it.
         """
+        concerned = self._free
+        if ranks is not None:
+            concerned = 0
+            for rank in ranks:
+                concerned |= self.fields[rank].bit
+        if not self.summary[diagram] & concerned:
+            return diagram
         memo = self._mapped.setdefault(("quantify", name, ranks), {})
         known = memo.get(diagram)
         if known is not None:

@@ -190,11 +190,8 @@ class _Judge:
 
     # -- outcomes ------------------------------------------------------------------------------------------------------
 
-    def decided(self, diagram, where, direction=None):
-        """("pass",), ("refuse",) or ("mixed", names of what decides), for packets alone.
-
-        ``direction`` is 0 for packets that go the way a connection was opened, 1 for answers, None where either may be.
-        """
+    def decided(self, diagram, where):
+        """("pass",), ("refuse",) or ("mixed", names of what decides), for packets alone."""
         def simple(value):
             return self.diagrams.terminal(("pass",) if value == ("accept", where) else ("refuse",))
 
@@ -206,13 +203,6 @@ class _Judge:
             return ("mixed", frozenset(sorted(names)[:_MOST_NAMES]))
 
         simplified = self.diagrams.map_terminals(diagram, ("decided", where), simple)
-        if direction is not None:
-            rank = self.space.free_view("ct direction", 1).rank
-            region = self.diagrams.seq(self.diagrams.box({rank: [(direction, direction)]}, self.inside, self.space.cont), self.outside)
-            fixed = self.diagrams.combine(simplified, region, "within", lambda value, _inside: value, absorb=("outside",))
-            simplified = self.diagrams.quantify(
-                fixed, lambda first, second, _name: first if second == ("outside",) else second, "one direction", (rank,)
-            )
         return self.diagrams.quantify(simplified, merge, "free")
 
     # -- regions -------------------------------------------------------------------------------------------------------
@@ -322,17 +312,17 @@ class _Judge:
             entry.update(status="broken", reason=missing)
             return entry
         path = "sent" if where == "output" else "received"
-        decided = self.decided(raw, where, 0)
+        decided = self.decided(raw, where)
         phases = [
             ("opening", path, required, NEW, _SYN, decided, raw),
             ("established", path, required, ESTABLISHED, _ACKS, decided, raw),
         ]
         if where == "input":
             back = self.filter.sent()
-            phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output", 1), back))
+            phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output"), back))
         elif where == "output":
             back = self.filter.received(assume_local=True)
-            phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input", 1), back))
+            phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
             boxes = [{**one, OLDER: [(0, 0)], DIRECTION: [(1, 1)] if phase == "answer" else [(0, 0)]} for one in boxes]
             found = self.phase(boxes, state, flags, verdicts, flow)

@@ -14,7 +14,7 @@ import sys
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import Diagrams, Rename
 
 PROTOCOL, STATE, DIRECTION, OLDER, IIF, OIF = 1000, 2000, 2500, 2600, 3000, 4000
-ICMP_TYPE, ICMP_CODE, TCP_FLAGS, DPORT = 5000, 6000, 7000, 8000
+ICMP_TYPE, ICMP_CODE, TCP_FLAGS, DPORT = 5000, 6000, 7000, 10500
 SADDR, DADDR, SPORT, UID, EXTENSIONS = 9000, 10000, 11000, 12000, 13000
 NATTED, REROUTED = 14000, 15000
 _PACKET_FIELDS = 1_000_000
@@ -68,6 +68,10 @@ class Case:
 
     def __init__(self, selector, cells, rank=None, intervals=None):
         self.selector, self.cells, self.rank, self.intervals = selector, cells, rank, intervals
+
+
+class Load(tuple):
+    """The cells that a load expression writes; the same load is the same object as long as its Space lives."""
 
 
 def intersect(first, second):
@@ -140,8 +144,7 @@ class Space:
         self.bits = 32 if family == "ip" else 128
         self._next_packet, self._next_free, self._next_rename = _PACKET_FIELDS, _FREE_FIELDS, {}
         self._keyed = {}
-        self._cases = {}
-        self._conditions = {}
+        self._cases, self._loads = {}, {}
         for rank, maximum in (
             (PROTOCOL, 255), (STATE, len(STATES) - 1), (DIRECTION, 1), (OLDER, 1), (IIF, len(interfaces) - 1), (OIF, len(interfaces) - 1),
             (ICMP_TYPE, 255), (ICMP_CODE, 255), (TCP_FLAGS, 255), (DPORT, 65535), (SADDR, (1 << self.bits) - 1),
@@ -229,10 +232,20 @@ class Space:
 
     def cells(self, view, first=0, size=None):
         """The cells of a view, or of ``size`` bytes of it from byte ``first``."""
-        return [(view, k, 0xFF, 0) for k in range(first, first + (view.size if size is None else size))]
+        known = self._loads.get((view, first, size))
+        if known is None:
+            known = Load((view, k, 0xFF, 0) for k in range(first, first + (view.size if size is None else size)))
+            self._loads[view, first, size] = known
+        return known
 
     def network_cells(self, offset, size, hops=False):
         """The cells of the network header. ``hops`` is true where a forwarded packet's time to live has been lowered."""
+        known = self._loads.get((1, offset, size, hops))
+        if known is None:
+            known = self._loads[1, offset, size, hops] = Load(self._network_cells(offset, size, hops))
+        return known
+
+    def _network_cells(self, offset, size, hops):
         address = self.bits // 8
         source, destination = (12, 16) if self.family == "ip" else (8, 24)
         result = []
@@ -296,7 +309,10 @@ class Space:
 
     def transport_cells(self, offset, size):
         """The cells of the transport header; what they mean depends on the protocol."""
-        return [(self._transport_byte(at), 0, 0xFF, 0) for at in range(offset, offset + size)]
+        known = self._loads.get((2, offset, size))
+        if known is None:
+            known = self._loads[2, offset, size] = Load((self._transport_byte(at), 0, 0xFF, 0) for at in range(offset, offset + size))
+        return known
 
     def _transport_byte(self, at):
         case = self._cases.get(("transport", at))
@@ -330,6 +346,25 @@ class Space:
         return [(case, k, 0xFF, 0) for k in range(len(values[0]))]
 
     # -- conditions ----------------------------------------------------------------------------------------------------
+
+    def leading(self, load, box):
+        """``(rank, bits)`` where a load is nothing but the leading bytes of one number, ``bits`` shorter than it; else None.
+
+        ``box`` is what is known of the packet: the same load means different things for different protocols.
+        """
+        cells = list(load)
+        case = cells[0][0]
+        if isinstance(case, Case):
+            if case.rank not in box:
+                return None
+            possible = [i for i, intervals in enumerate(case.intervals) if intersect(intervals, box[case.rank])]
+            if len(possible) != 1 or any(not isinstance(cell[0], Case) or cell[0].rank != case.rank for cell in cells):
+                return None
+            cells = _resolve(cells, [cell[0] for cell in cells], possible[0])
+        view = cells[0][0] if isinstance(cells[0], tuple) else None
+        if not isinstance(view, View) or view.kind != "big" or cells != [(view, k, 0xFF, 0) for k in range(len(cells))]:
+            return None
+        return view.rank, 8 * (view.size - len(cells))
 
     def condition(self, cells, test, box, opaque):
         """What ``test`` on cells demands of a packet.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import ACCEPTS, BREAKS
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
     DIRECTION,
@@ -49,11 +50,17 @@ def interfaces_of(snapshot, host=None):
 
     The first stands for "no interface". Names are 16 bytes, as rules compare them.
     """
-    names, indexes = set(), set()
+    names, indexes, loads = set(), set(), {}
     for table in snapshot["tables"]:
         for chain in table["chains"].values():
             for rule in chain["rules"]:
-                _interfaces_in_rule(table, rule["expressions"], names, indexes)
+                for expression in rule["expressions"]:  # rules share expressions
+                    asks = loads.get(id(expression))
+                    if asks is None:
+                        asks = loads[id(expression)] = expression["expr"] == "meta" and expression["key"] in (4, 5, 6, 7)
+                    if asks:
+                        _interfaces_in_rule(table, rule["expressions"], names, indexes)
+                        break
     result = [{"name": bytes(16), "index": 0, "present": False}]
     known = {}
     for one in host.data["interfaces"] if host else []:
@@ -198,7 +205,7 @@ class Filter:
         if stage[0] == "obstacle":
             atom = self.space.atom(stage[1], hook)
             refused = self.diagrams.map_terminals(
-                atom, "obstacle", lambda value: self.diagrams.terminal(("drop",) if value == ("break",) else value)
+                atom, "obstacle", lambda value: self.diagrams.terminal(("drop",) if value == ("break",) else value), BREAKS
             )
             return self.diagrams.seq(refused, self._accept)
         if stage[0] == "nat":
@@ -223,7 +230,7 @@ class Filter:
         diagram = self._accept
         for table, chain in reversed(chains):
             one = self.rules.base_chain(table, chain)
-            going_on = self.diagrams.map_terminals(one, "accept goes on", self._goes_on)
+            going_on = self.diagrams.map_terminals(one, "accept goes on", self._goes_on, ACCEPTS)
             rest = self._pick(NATTED, [(1, 1)], self._accept, diagram)
             diagram = self.diagrams.seq(going_on, rest)
         first = self.diagrams.assign(diagram, ((NATTED, 0),), remember=False)
@@ -242,7 +249,7 @@ class Filter:
         by_state = self._pick(STATE, [(NEW, NEW)], first, self._accept)
         by_state = self._pick(STATE, [(RELATED, RELATED)], maybe, by_state)
         by_state = self._pick(STATE, [(ESTABLISHED, ESTABLISHED)], follow, by_state)
-        return self.diagrams.map_terminals(by_state, "translation done", self._forget_natted)
+        return self.diagrams.map_terminals(by_state, "translation done", self._forget_natted, ACCEPTS)
 
     def _forget_natted(self, value):
         if value[0] == "accept":
@@ -252,25 +259,28 @@ class Filter:
     def _goes_on(self, value):
         return self.diagrams.terminal(("cont",) + value[1:] if value[0] == "accept" else value)
 
-    def hook(self, hook):
-        """The diagram of a whole hook; ("cont", environment) where the packet goes on."""
-        known = self._paths.get(hook)
+    def hook(self, hook, where=None):
+        """The diagram of a whole hook; ("cont", environment) where the packet goes on.
+
+        With ``where`` nothing comes after the hook, and packets that go on end in ("accept", where).
+        """
+        known = self._paths.get((hook, where))
         if known is None:
-            known = self.diagrams.cont
-            for stage in reversed(self._stages(hook)):
-                diagram = self.diagrams.map_terminals(self._stage(hook, stage), "accept goes on", self._goes_on)
-                known = self.diagrams.seq(diagram, known)
-            self._paths[hook] = known
+            known = self.diagrams.cont if where is None else self.diagrams.terminal(("accept", where))
+            for number, stage in enumerate(reversed(self._stages(hook))):
+                diagram = self._stage(hook, stage)
+                if number == 0 and where is not None:
+                    known = self.diagrams.map_terminals(diagram, ("end", where), lambda value: self._end(value, where), ACCEPTS)
+                else:
+                    known = self.diagrams.seq(self.diagrams.map_terminals(diagram, "accept goes on", self._goes_on, ACCEPTS), known)
+            self._paths[hook, where] = known
         return known
 
     # -- whole paths ---------------------------------------------------------------------------------------------------
 
-    def _end(self, diagram, where):
-        """Undecided at the end of the last hook: the packet passes."""
-        def change(value):
-            return self.diagrams.terminal(("accept", where) if value[0] == "cont" else value)
-
-        return self.diagrams.map_terminals(diagram, ("end", where), change)
+    def _end(self, value, where):
+        """Accepted at the end of the last hook: the packet passes."""
+        return self.diagrams.terminal(("accept", where) if value[0] == "accept" else value)
 
     def received(self, assume_local=None):
         """What becomes of packets that come in by an interface.
@@ -280,17 +290,20 @@ class Filter:
         """
         key = ("received", assume_local if self.host is None else None)
         if key not in self._paths:
-            local = self._end(self.hook(INPUT), "input")
-            onward = self._end(self.diagrams.seq(self.hook(FORWARD), self.hook(POSTROUTING)), "forward")
-            onward = self._unless_not_forwarding(self._by_route(onward))
             diagrams = self.diagrams
+            first = diagrams.seq(self.hook(INGRESS), self.hook(PREROUTING))
+            rerouted = REROUTED in diagrams.writes(first)  # whether any packet's destination may be another one by now
+            local = self.hook(INPUT, "input")
+            onward = diagrams.seq(self.hook(FORWARD), self.hook(POSTROUTING, "forward"))
+            onward = self._unless_not_forwarding(self._by_route(onward) if rerouted else onward)
             if self.host is not None:
                 routed = self._pick(DADDR, self.host.local_intervals(self.family), local, onward)
             else:
-                atom = self.space.atom("the translated destination is this host", "routing")
-                unknown = self._pick(diagrams.rank[atom], [(1, 1)], local, onward)
-                routed = self._pick(REROUTED, [(1, 1)], unknown, local if assume_local else onward)
-            first = diagrams.seq(self.hook(INGRESS), self.hook(PREROUTING))
+                routed = local if assume_local else onward
+                if rerouted:
+                    atom = self.space.atom("the translated destination is this host", "routing")
+                    unknown = self._pick(diagrams.rank[atom], [(1, 1)], local, onward)
+                    routed = self._pick(REROUTED, [(1, 1)], unknown, routed)
             whole = diagrams.seq(first, routed)
             self._paths[key] = self._settle(whole)
         return self._paths[key]
@@ -298,7 +311,7 @@ class Filter:
     def sent(self):
         """What becomes of packets that this host sends."""
         if "sent" not in self._paths:
-            whole = self.diagrams.seq(self.hook(OUTPUT), self._end(self.hook(POSTROUTING), "output"))
+            whole = self.diagrams.seq(self.hook(OUTPUT), self.hook(POSTROUTING, "output"))
             self._paths["sent"] = self._settle(whole)
         return self._paths["sent"]
 
@@ -461,7 +474,7 @@ class _Walker:
         """Through a chain's rules; the terminal that ends it, ("cont",) at its end."""
         calls = calls if self.owner.rules._keeps_state(table, chain["name"]) else ()
         for rule in chain["rules"]:
-            diagram = self.owner.rules.rule(table, chain, rule, base["hook"], base["type"], calls, shallow=True)
+            diagram = self.owner.rules.step(table, chain, rule, base["hook"], base["type"], calls)
             value = self.diagrams.lookup(diagram, self.values)
             environment = value[1] if len(value) > 1 and isinstance(value[1], tuple) else ()
             if value == ("cont", ()):

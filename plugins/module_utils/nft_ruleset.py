@@ -113,6 +113,13 @@ def _expression(value, cache):
     known = cache.get(value)
     if known is not None:
         return known
+    if value[:8] == _CMP and value[12:16] == _CMP_SREG and value[20:24] == _CMP_OP and value[30:32] + value[34:36] == _CMP_DATA:
+        # Most expressions that differ from rule to rule are comparisons, and this is how kernels lay them out.
+        result = cache[value] = {
+            "expr": "cmp", "sreg": int.from_bytes(value[16:20], "big"), "op": int.from_bytes(value[24:28], "big"),
+            "data": value[36 : 32 + _LENGTH.unpack_from(value, 32)[0]],
+        }
+        return result
     name, body = "", b""
     for kind, content in attributes(value):
         if kind == 1:
@@ -129,6 +136,11 @@ def _expression(value, cache):
             result[f"attr_{kind}"] = bytes(content)
     cache[value] = result
     return result
+
+
+_LENGTH = struct.Struct("=H")
+_CMP = pack_attribute(1, "cmp")
+_CMP_SREG, _CMP_OP, _CMP_DATA = struct.pack("=HH", 8, 1), struct.pack("=HH", 8, 2), struct.pack("=HH", 3, 1)
 
 
 def _expressions(value, cache):

@@ -19,6 +19,7 @@ import sys
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_xtables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import BREAKS, OPEN, RETURNS
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
     DPORT,
@@ -36,8 +37,10 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     STATE,
     UID,
     UNTRACKED,
+    EQ,
     Case,
     Comparison,
+    Load,
     Space,
     combine_cell,
     intersect,
@@ -74,6 +77,7 @@ _HARMLESS = frozenset(("counter", "log", "last", "dup", "flow_offload"))
 _FIB_OIF, _FIB_OIFNAME, _FIB_TYPE = 1, 2, 3
 _FIB_SADDR, _FIB_DADDR, _FIB_MARK, _FIB_IIF, _FIB_OIF_FLAG, _FIB_PRESENT = 1, 2, 4, 8, 16, 32
 _MOST_BRANCHES = 512
+_UNASKED = object()
 
 
 def register_offset(register):
@@ -98,7 +102,8 @@ class Rules:
         self._drop = self.diagrams.terminal(("drop",))
         self._accept = self.diagrams.terminal(("accept", ()))
         self._return = self.diagrams.terminal(("return", ()))
-        self._chains, self._rules, self._memberships = {}, {}, {}
+        self._chains, self._steps, self._memberships, self._leading = {}, {}, {}, {}
+        self._never = set()  # beginnings of rules that match no packet
         self._where = None  # (table, chain, rule, hook, chain type) being compiled
         self._shallow = False
         self._calls = ()  # the rules that jumped here
@@ -110,10 +115,22 @@ class Rules:
 
     def base_chain(self, table, chain):
         """The diagram of a base chain with its policy: terminals accept, drop and reject only."""
-        diagram = self.chain(table, chain["name"], chain["hook"], chain["type"])
-        diagram = self._ends(diagram, "return to policy", {"return": "cont"})
-        policy = self._drop if chain["policy"] == DROP else self._accept
-        return self.diagrams.seq(diagram, policy)
+        key = (table["family"], table["name"], chain["name"])
+        diagram = self._chains.get(key)
+        if diagram is None:
+            hook, kind = chain["hook"], chain["type"]
+            rules = [self.rule(table, chain, rule, hook, kind) for rule in chain["rules"]]
+            policy = self._drop if chain["policy"] == DROP else self._accept
+            if any(self.diagrams.summary[one] & RETURNS for one in rules):
+                inner = self._ends(self._in_sequence(rules), "return to policy", {"return": "cont"})
+                diagram = self.diagrams.seq(inner, policy)
+            else:
+                diagram = self._in_sequence([*rules, policy])
+            self._chains[key] = diagram
+        return diagram
+
+    def _in_sequence(self, rules):
+        return self.diagrams.fold([one for one in rules if one != self.cont])
 
     def chain(self, table, name, hook, kind):
         """The diagram of a chain's rules, without a policy, as seen from a base chain of ``hook`` and type ``kind``."""
@@ -124,24 +141,26 @@ class Rules:
         diagram = self._chains.get(key)
         if diagram is None:
             chain = table["chains"][name]
-            diagrams = [self.rule(table, chain, rule, hook, kind, calls) for rule in chain["rules"]]
-            diagram = self._chains[key] = self.diagrams.fold([one for one in diagrams if one != self.cont])
+            rules = [self.rule(table, chain, rule, hook, kind, calls) for rule in chain["rules"]]
+            diagram = self._chains[key] = self._in_sequence(rules)
         return diagram
 
     def rule(self, table, chain, rule, hook, kind, calls=(), shallow=False):
-        """The diagram of one rule. ``shallow`` ends at jumps, with ("jump" or "goto", environment, chain)."""
-        key = (table["family"], table["name"], chain["name"], rule["handle"], hook, kind, calls, shallow)
-        diagram = self._rules.get(key)
-        if diagram is None:
-            outer = self._where, self._calls, self._atoms, self._shallow
-            self._where, self._calls, self._atoms = (table, chain, rule, hook, kind), calls, 0
-            self._shallow = shallow
-            try:
-                diagram = self._compile(rule)
-            finally:
-                self._where, self._calls, self._atoms, self._shallow = outer
-            self._rules[key] = diagram
-        return diagram
+        """The diagram of one rule; ``shallow`` as in step()."""
+        outer = self._where, self._calls, self._atoms, self._shallow
+        self._where, self._calls, self._atoms = (table, chain, rule, hook, kind), calls, 0
+        self._shallow = shallow
+        try:
+            return self._compile(rule)
+        finally:
+            self._where, self._calls, self._atoms, self._shallow = outer
+
+    def step(self, table, chain, rule, hook, kind, calls=()):
+        """As rule(), ending at jumps with ("jump" or "goto", environment, chain); for traces, which ask again and again."""
+        key = (table["family"], table["name"], chain["name"], rule["handle"], hook, kind, calls)
+        if key not in self._steps:
+            self._steps[key] = self.rule(table, chain, rule, hook, kind, calls, shallow=True)
+        return self._steps[key]
 
     def _keeps_state(self, table, name):
         """Whether a chain, or one it jumps to, holds expressions whose outcome changes from time to time."""
@@ -176,7 +195,7 @@ class Rules:
         def change(value):
             return self.diagrams.terminal((renamed.get(value[0], value[0]),) + value[1:])
 
-        return self.diagrams.map_terminals(diagram, name, change)
+        return self.diagrams.map_terminals(diagram, name, change, RETURNS if "return" in renamed else OPEN)
 
     def place(self):
         """Where the rule being compiled stands, in words."""
@@ -191,7 +210,13 @@ class Rules:
             expressions = expressions[:-1]
         if not expressions:
             return self.cont
-        return self._run(tuple(expressions), _State())
+        if len(expressions) > 1 and self._beginning(expressions) in self._never:
+            return self.cont
+        return self._run((expressions, 0), _State())
+
+    def _beginning(self, expressions):
+        """What the first two expressions of a rule do, as a key; mostly they ask for the network protocol."""
+        return id(expressions[0]), id(expressions[1]), self._where[0]["family"], self._where[3]
 
     @staticmethod
     def _decides(expression):
@@ -214,22 +239,25 @@ class Rules:
             name not in _KNOWN
         )
 
-    def _run(self, expressions, state):
-        """The diagram of the expressions from here to the end of the rule, under the state's conditions."""
-        for position, expression in enumerate(expressions):
+    def _run(self, rest, state):
+        """The diagram of what is left of a rule, ``(expressions, position)``, under the state's conditions."""
+        expressions, start = rest
+        for position in range(start, len(expressions)):
+            expression = expressions[position]
             if expression["expr"] in _HARMLESS:
                 continue
-            rest = expressions[position + 1 :]
             try:
                 handler = _HANDLERS.get(expression["expr"])
                 if handler is None:
                     raise _Unsupported(f"expression {expression['expr']!r}")
-                outcome = handler(self, expression, state, rest)
+                outcome = handler(self, expression, state, (expressions, position + 1))
             except _Unsupported as reason:
-                outcome = self._anything(str(reason), expression, state, rest)
+                outcome = self._anything(str(reason), expression, state, (expressions, position + 1))
             if outcome is not None:
                 return self._wrap(state, outcome)
             if state.impossible:
+                if position == 1 and start == 0:
+                    self._never.add(self._beginning(expressions))
                 return self.cont
         return self._wrap(state, self.cont)
 
@@ -247,7 +275,7 @@ class Rules:
         for condition in reversed(state.diagrams):
             inner = diagrams.seq(condition, inner)
         inner = diagrams.seq(diagrams.box(state.box, self.cont, self.break_), inner)
-        return diagrams.map_terminals(inner, "unbreak", self._unbreak)
+        return diagrams.map_terminals(inner, "unbreak", self._unbreak, BREAKS)
 
     def _unbreak(self, value):
         return self.cont if value == ("break",) else self.diagrams.terminal(value)
@@ -289,8 +317,24 @@ class Rules:
                 state.impossible = True
 
     def _cmp(self, expression, state, _rest):
-        data = expression["data"]
-        cells = state.read(expression["sreg"], len(data))
+        data, register = expression["data"], expression["sreg"]
+        loaded = state.cells
+        if register == state.register and expression["op"] == EQ and len(loaded) == len(data) and isinstance(loaded, Load):
+            # By far the most common comparison: a whole load with a constant.
+            key = (id(loaded), *state.box.get(PROTOCOL, ()))
+            leading = self._leading.get(key, _UNASKED)
+            if leading is _UNASKED:
+                leading = self._leading[key] = self.space.leading(loaded, state.box)
+            if leading is not None:
+                rank, bits = leading
+                value = int.from_bytes(data, "big") << bits
+                self._require(state, {rank: [(value, value | (1 << bits) - 1)]}, None)
+                return
+        cells = state.read(register, len(data))
+        if expression["op"] == EQ and len(data) == 1 and isinstance(cells[0], int):
+            if cells[0] != data[0]:  # the network protocol
+                state.impossible = True
+            return
         self.require(state, cells, Comparison(expression["op"], data), "comparison beyond the model")
 
     def _range(self, expression, state, _rest):
@@ -767,10 +811,21 @@ class Rules:
 class _State:
     """A rule while it runs: registers, and the conditions met so far."""
 
-    __slots__ = ("registers", "box", "diagrams", "impossible")
+    __slots__ = ("_bytes", "register", "cells", "box", "diagrams", "impossible")
 
     def __init__(self):
-        self.registers, self.box, self.diagrams, self.impossible = {}, {}, [], False
+        self._bytes, self.box, self.diagrams, self.impossible = {}, {}, [], False
+        self.register, self.cells = None, ()  # what was written last, which is mostly overwritten before it is read byte by byte
+
+    def registers(self):
+        """The cells of all bytes."""
+        if self.register is not None:
+            at, size = register_offset(self.register), len(self.cells)
+            self._bytes.update(zip(range(at, at + size), self.cells))
+            for k in range(at + size, at + ((size + 3) & ~3)):
+                self._bytes[k] = 0
+            self.register = None
+        return self._bytes
 
     def branch(self, rewritten=()):
         """The state of what follows in the same rule, with no conditions of its own yet.
@@ -778,9 +833,9 @@ class _State:
         The protocol is kept: it tells how to read the transport header, and no rule can change it.
         """
         other = _State()
-        other.registers = {
+        other._bytes = {
             at: None if isinstance(cell, tuple) and _ranks(cell[0]) & set(rewritten) else cell
-            for at, cell in self.registers.items()
+            for at, cell in self.registers().items()
         }
         if PROTOCOL in self.box:
             other.box = {PROTOCOL: self.box[PROTOCOL]}
@@ -788,16 +843,16 @@ class _State:
 
     def write(self, register, cells):
         """Cells into a register; the rest of the last word becomes zero."""
-        at = register_offset(register)
-        for k, cell in enumerate(cells):
-            self.registers[at + k] = cell
-        for k in range(len(cells), (len(cells) + 3) & ~3):
-            self.registers[at + k] = 0
+        if self.register is not None and (self.register != register or len(self.cells) > len(cells)):
+            self.registers()
+        self.register, self.cells = register, cells
 
     def read(self, register, size):
         """The cells of a register."""
-        at = register_offset(register)
-        return [self.registers.get(at + k) for k in range(size)]
+        if register == self.register and size <= len(self.cells):
+            return list(self.cells[:size])
+        at, known = register_offset(register), self.registers()
+        return [known.get(at + k) for k in range(size)]
 
 
 def _ranks(owner):
