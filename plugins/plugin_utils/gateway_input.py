@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import gateway, gateway_keys, gateway_tls
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import gateway, gateway_keys, gateway_places, gateway_tls
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.gateway_tls import Unusable
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError, Reader
 
@@ -34,6 +34,9 @@ def read(raw, node, now, write):
     Raises GatewayError.
     """
     reader = Reader()
+    gateway_places.check(reader, raw)
+    if reader.problems:
+        raise GatewayError(reader.problems)
     instances = raw["instances"]
     clients, warnings = _clients(reader, raw, instances, now, write)
     limits = _limits(reader, raw)

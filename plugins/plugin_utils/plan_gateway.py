@@ -116,12 +116,13 @@ def read_instance(reader, path, raw, enabled, ephemeral):
         backend_port = reader.port(f"{path}.backend_port", backend_port, ephemeral)
     return {
         "backend_port": backend_port,
-        "server_names": _read_server_names(reader, f"{path}.server_names", raw.get("server_names", [])),
-        "endpoints": _read_endpoints(reader, f"{path}.endpoints", raw.get("endpoints"), raw.get("engine")),
+        "server_names": read_server_names(reader, f"{path}.server_names", raw.get("server_names", [])),
+        "endpoints": read_endpoints(reader, f"{path}.endpoints", raw.get("endpoints"), raw.get("engine")),
     }
 
 
-def _read_server_names(reader, path, value):
+def read_server_names(reader, path, value):
+    """DNS names by which clients call."""
     example = "Write the names that clients use, such as [chat.example.com]; addresses are known from the inventory"
     if not isinstance(value, list):
         reader.problem(path, value, "is no list", example)
@@ -134,7 +135,8 @@ def _read_server_names(reader, path, value):
     return [str(name) for name in value]
 
 
-def _read_endpoints(reader, path, value, engine):
+def read_endpoints(reader, path, value, engine):
+    """Methods and paths that clients may call; those of every engine where ``engine`` is not known."""
     if value is None:
         return list(DEFAULT_ENDPOINTS)
     if not isinstance(value, list) or not value:

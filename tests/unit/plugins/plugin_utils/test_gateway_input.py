@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import os
+import pathlib
 
 import pytest
 from cryptography import x509
@@ -275,3 +276,43 @@ def test_a_store_that_others_may_read_is_refused(tmp_path):
     (tmp_path / "keys").mkdir(mode=0o755)
     said = refused(tmp_path, **client(keys=None), key_directory=str(tmp_path / "keys"))
     assert "vllm_gateway_key_directory" in said and "has mode 0755" in said
+
+
+def place(**changes):
+    """One instance with changed settings; None takes one away."""
+    entry = {**variables(pathlib.Path())["instances"][0], **changes}
+    return {"instances": [{name: value for name, value in entry.items() if value is not None}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variable", "trouble"),
+    [
+        ({"instances": []}, "vllm_gateway_instances", "is missing or empty"),
+        ({"instances": ["chat"]}, "vllm_gateway_instances[0]", "is no mapping"),
+        (place(name="chat\n    bind *:80"), "vllm_gateway_instances[0].name", "is no name"),
+        (place(name="gateway"), "vllm_gateway_instances[0].name", "is no name"),
+        ({"instances": place()["instances"] * 2}, "vllm_gateway_instances[1].name", "stands there twice"),
+        (place(addresses=["0.0.0.0"]), "vllm_gateway_instances[0].addresses[0]", "is a wildcard"),
+        (place(addresses=[]), "vllm_gateway_instances[0].addresses", "is no list of addresses"),
+        (place(port=443), "vllm_gateway_instances[0].port", "needs a privilege"),
+        (place(port=70000), "vllm_gateway_instances[0].port", "is no port"),
+        (place(addresses=["10.77.0.11"], port=7444), "vllm_gateway_metrics.port", "is the port of vllm_gateway_instances[0] on 10.77.0.11 too"),
+        (place(addresses=["127.0.0.1"], port=17443), "vllm_gateway_instances[0].backends[0].port", "is the port of vllm_gateway_instances[0]"),
+        (place(backends=[]), "vllm_gateway_instances[0].backends", "is no list of engines"),
+        (place(backends=[{"address": "engine.example.com", "port": 17443}]), "vllm_gateway_instances[0].backends[0].address", "is not a numeric address"),
+        (place(server_names=["chat example"]), "vllm_gateway_instances[0].server_names[0]", "is no DNS name"),
+        (place(endpoints=['GET /v1/models" or TRUE']), "vllm_gateway_instances[0].endpoints[0]", "is served by no engine"),
+        (place(endpoints=["POST /invocations"]), "vllm_gateway_instances[0].endpoints[0]", "is a second way to every inference endpoint"),
+        (place(weight=3), "vllm_gateway_instances[0].weight", "is no setting of an instance"),
+        ({"metrics": {}}, "vllm_gateway_metrics", "is missing"),
+        ({"management_names": ["x y"]}, "vllm_gateway_management_names[0]", "is no DNS name"),
+        ({"client_networks": []}, "vllm_gateway_client_networks", "is missing or empty"),
+        ({"client_networks": ["10.77.1.129/25"]}, "vllm_gateway_client_networks[0]", "has host bits set"),
+        ({"monitor_networks": ["0.0.0.0/0"]}, "vllm_gateway_monitor_networks[0]", "is the whole Internet"),
+        ({"threads": 0}, "vllm_gateway_threads", "is no number of threads"),
+        ({"program": "/usr/sbin/haproxy -d"}, "vllm_gateway_program", "is no plain path"),
+    ],
+)
+def test_places_that_cannot_be_or_collide_are_refused(tmp_path, changes, variable, trouble):
+    lines = [line for line in refused(tmp_path, **changes).splitlines() if f" {variable}" in line]
+    assert lines and any(trouble in line for line in lines), refused(tmp_path, **changes)
