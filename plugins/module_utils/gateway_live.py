@@ -59,6 +59,24 @@ def parse_processes(text):
     return int(master.group(1)), int(master.group(2)) if master.group(2) else None, workers, leaving
 
 
+FORCED_DRAIN = 0x08  # of srv_admin_state (management guide, "show servers state")
+
+
+def parse_servers(text):
+    """``show servers state BACKEND`` -> {server: whether it is drained}; raises Unanswered where there is no such backend."""
+    rows = [line.split() for line in text.splitlines()]
+    found = {row[3]: bool(int(row[6]) & FORCED_DRAIN) for row in rows if len(row) > 6 and row[0].isdigit() and row[6].isdigit()}
+    if not found:
+        raise Unanswered(f"the gateway has no such backend: {text.strip()[:100]}")
+    return found
+
+
+def parse_streams(text, backend):
+    """``show stat`` -> requests that are under way with the servers of a backend."""
+    rows = [line.split(",") for line in text.splitlines() if line and not line.startswith("#")]
+    return sum(int(row[4] or 0) for row in rows if row[0] == backend and row[1] not in ("BACKEND", "FRONTEND"))
+
+
 class Master:
     """The master socket of a running gateway."""
 
@@ -114,3 +132,19 @@ class Master:
             for name, number in re.findall(r"key=(\S+) .*?http_req_cnt=(\d+)", self.ask(f"@!{worker} show table gateway_keys")):
                 counts[name] = counts.get(name, 0) + int(number)
         return counts
+
+    def servers(self, backend):
+        """{(worker, server): whether it is drained} of the workers that take new requests."""
+        _reloads, _failed, workers, _leaving = self.processes()
+        return {(worker, name): drained for worker in workers
+                for name, drained in parse_servers(self.ask(f"@!{worker} show servers state {backend}")).items()}
+
+    def set_drained(self, backend, drained):
+        """Give the servers of a backend no new requests, or give them some again."""
+        for worker, name in self.servers(backend):
+            self.ask(f"@!{worker} set server {backend}/{name} state {'drain' if drained else 'ready'}")
+
+    def streams(self, backend):
+        """Requests that are under way with a backend, in all workers."""
+        _reloads, _failed, workers, leaving = self.processes()
+        return sum(parse_streams(self.ask(f"@!{worker} show stat"), backend) for worker in workers + leaving)
