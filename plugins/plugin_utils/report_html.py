@@ -10,7 +10,7 @@ from html import escape
 from itertools import chain
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import SEVERITIES
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import STATUSES
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import STATUSES, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import row_result, verdict_sentence, wire_totals
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import BROKEN, LEAK, OK_BLOCKED, OK_OPEN, RESULTS, UNKNOWN
 
@@ -43,12 +43,18 @@ thead th { position: sticky; top: 0; background: Canvas; } code { font-family: u
 .counts { display: flex; flex-wrap: wrap; gap: .6rem 2rem; list-style: none; padding: 0; } .counts b { font-size: 1.3rem; margin-right: .3rem; }
 .filter { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .8rem; margin: .8rem 0; }
 .filter label { white-space: nowrap; } .scroll { overflow-x: auto; } summary { cursor: pointer; } td ul { margin: .3rem 0; padding-left: 1.1rem; }
+.findings td:nth-child(7) { min-width: 18rem; } ol li { margin: .5rem 0; }
 .heat { font: .8rem/1 ui-monospace, monospace; width: auto; } .heat th, .heat td { padding: .25rem .3rem; text-align: center; border: 1px solid var(--line); }
 .heat th:first-child { text-align: left; white-space: nowrap; } .heat thead th { writing-mode: vertical-rl; }
 .heat td.fail { background: var(--bad); color: Canvas; } .heat td.unknown { background: var(--gap); color: Canvas; } .heat td.waived { color: var(--waived); }
 svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; fill: CanvasText; }
 svg rect { fill: Canvas; stroke: CanvasText; } svg path { stroke: var(--ok); fill: none; stroke-width: 1.5; }
-@media print { body { margin: 0; max-width: none; font-size: 9pt; } thead th { position: static; } .filter { display: none; } tr { break-inside: avoid; } }
+@page { size: A4 landscape; margin: 10mm; }
+@media print {
+body { margin: 0; padding: 0; max-width: none; font-size: 9pt; } thead th { position: static; } .filter { display: none; } tr { break-inside: avoid; }
+table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; overflow-wrap: anywhere; } .scroll { overflow: visible; }
+.heat { font-size: 6pt; } .heat th, .heat td { padding: .1rem; } .heat th:first-child { white-space: normal; }
+.findings td:nth-child(7) { min-width: 0; } .findings details::details-content { content-visibility: visible; } }
 """
 
 
@@ -99,7 +105,7 @@ def render_html(document):
 <ul class=counts aria-label="Ports tried">{ports}</ul>
 """
     yield from missing
-    yield left_out(len(gaps) - CONTROL_LIMIT, "gaps") + "\n<h2>Controls</h2>\n"
+    yield left_out(len(gaps) - CONTROL_LIMIT, "gaps") + worst_list(document) + "\n<h2>Controls</h2>\n"
     yield from summary_table(document)
     yield "\n<h2>Hosts by controls</h2>\n"
     yield from heat_map(document)
@@ -121,6 +127,16 @@ def filters(boxes):
                                           for name, label, checked in boxes) + "</div>"
 
 
+def worst_list(document):
+    """What failed and matters most, with its fix; empty where nothing failed."""
+    controls = {control["id"]: control for control in document["controls"]}
+    items = "".join(
+        f"<li class='fail'><span class=s>{text(finding['severity'])} {text(finding['control'])}</span> on {text(finding['host'])}: "
+        f"{text(controls[finding['control']]['title'])}<br><code>{text(finding['observed'])}</code><br>{text(controls[finding['control']]['remedy'])}</li>"
+        for finding in worst(document["findings"]))
+    return f"<h2>What matters most</h2><ol>{items}</ol>" if items else ""
+
+
 def summary_table(document):
     """One row a control: on how many hosts it has which status."""
     counts = {control["id"]: dict.fromkeys(STATUSES, 0) for control in document["controls"]}
@@ -129,11 +145,11 @@ def summary_table(document):
     rows = []
     for control in document["controls"]:
         numbers = counts[control["id"]]
-        worst = next((status for status in ORDER if numbers[status]), "not applicable")
-        rows.append((f"{slug(worst)} {slug(control['severity'])}", (
-            text(control["id"]), f"{text(control['title'])}<br><small>{text(control['rationale'])}</small>",
+        status_of = next((status for status in ORDER if numbers[status]), "not applicable")
+        rows.append((f"{slug(status_of)} {slug(control['severity'])}", (
+            text(control["id"]), f"<span title='{text(control['rationale'])}'>{text(control['title'])}</span>",
             text(control["severity"]), text(control["witness"]),
-            *(f"<span class={'s' if status == worst else 'n'}>{numbers[status] or ''}</span>" for status in STATUSES), text(control["remedy"]))))
+            *(f"<span class={'s' if status == status_of else 'n'}>{numbers[status] or ''}</span>" for status in STATUSES), text(control["remedy"]))))
     yield from table(("Control", "Requirement", "Severity", "Witness", *STATUSES, "Fix"), rows)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -32,15 +33,17 @@ class Browser:
     def __enter__(self):
         self._stack = contextlib.ExitStack()
         profile = self._stack.enter_context(tempfile.TemporaryDirectory())
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
+        low_commands, self._commands = os.pipe()
+        self._answers, low_answers = os.pipe()
         # The protocol's pipe is file descriptor 3 for commands and 4 for answers.
+        # Both come from above, so that neither takes the other's place.
+        commands, answers = (fcntl.fcntl(low, fcntl.F_DUPFD, 10) for low in (low_commands, low_answers))
         script = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
         options = ["--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}", "about:blank"]
-        self._process = subprocess.Popen(["sh", "-c", script, PROGRAM, *options], pass_fds=(commands, answers), stdin=subprocess.DEVNULL,
+        self._process = subprocess.Popen(["bash", "-c", script, PROGRAM, *options], pass_fds=(commands, answers), stdin=subprocess.DEVNULL,
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        os.close(commands)
-        os.close(answers)
+        for descriptor in (low_commands, low_answers, commands, answers):
+            os.close(descriptor)
         target = self.call("Target.createTarget", session=None, url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", session=None, targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime", "Audits"):
@@ -49,9 +52,10 @@ class Browser:
         return self
 
     def __exit__(self, *_error):
-        self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(ConnectionError, OSError):
+            self.call("Browser.close", session=None)
         os.close(self._commands)
+        self._process.wait(PATIENCE)
         os.close(self._answers)
         self._stack.close()
 

@@ -15,7 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_util
 
 MARKUP = "<img src=https://203.0.113.1/x.png onerror=alert(1)><script>alert(2)</script>"
 VISIBLE = "[...document.querySelectorAll('.findings tbody tr')].filter(row => row.offsetParent !== null).map(row => row.className)"
-PAPER = 1123  # A4, landscape: 297 mm at 96 pixels an inch
+PAPER = 1047  # A4, landscape, less the margins: 277 mm at 96 pixels an inch
 
 
 @pytest.fixture(name="browser", scope="module")
@@ -99,7 +99,8 @@ def test_a_thousand_hosts_stay_readable(browser, tmp_path):
     (tmp_path / "report.html").write_text("".join(render_html(document)), encoding="utf-8")
     assert (tmp_path / "report.html").stat().st_size < 20e6
     browser.open(tmp_path / "report.html")
-    assert browser.value("document.querySelectorAll('.heat tbody tr').length") == 1000
+    wrong = {finding["host"] for finding in document["findings"] if finding["status"] in ("fail", "waived", "unknown")}
+    assert browser.value("document.querySelectorAll('.heat tbody tr').length") == len(wrong)
     assert browser.value("document.querySelectorAll('.findings tbody tr').length") < 50000
     assert browser.value(VISIBLE)[0].startswith("fail critical")
     for status, count in document["counts"].items():
