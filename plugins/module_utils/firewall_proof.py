@@ -274,7 +274,7 @@ class _Judge:
         fresh = complement([(ESTABLISHED, RELATED)], len(STATES) - 1)
         boxes = [{STATE: fresh, DIRECTION: [(1, 1)]}, {STATE: fresh, OLDER: [(1, 1)]}]
         if where == "output":
-            return [*boxes, {OIF: [(0, 0)]}]
+            return [*boxes, {OIF: [(0, 0)]}, {IIF: [(1, last)]}]
         boxes.append({IIF: [(0, 0)]})
         if where == "forward":
             boxes += [{OIF: [(0, 0)]}, {IIF: self.interface("lo")}]  # what comes by loopback is for this host
@@ -324,7 +324,10 @@ class _Judge:
             back = self.filter.received(assume_local=True)
             phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
-            boxes = [{**one, OLDER: [(0, 0)], DIRECTION: [(1, 1)] if phase == "answer" else [(0, 0)]} for one in boxes]
+            # What this host sends came in nowhere, and what it receives goes out nowhere.
+            nowhere = {} if where == "forward" else {IIF if way == "sent" else OIF: [(0, 0)]}
+            direction = {OLDER: [(0, 0)], DIRECTION: [(1, 1)] if phase == "answer" else [(0, 0)]}
+            boxes = [{**one, **nowhere, **direction} for one in boxes]
             found = self.phase(boxes, state, flags, verdicts, flow)
             if found is None or (entry["status"] == "unknown" and found[0] != "broken"):
                 continue

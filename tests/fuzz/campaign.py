@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import collections
 import functools
+import itertools
 import json
 import os
 import random
@@ -23,11 +24,15 @@ import laboratory
 import rulesets
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_fields as fields
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import Host, read_host
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import Filter
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import read_ruleset
 
 PACKETS = 160
+# Packets of one flow differ in these: every class of values that the generator's rules tell apart (256: lowered to 255).
+_TTLS, _DSCPS = (256, 1, 2, 3, 64, 65, 100, 101, 102, 255), (0, 1, 10, 46)
+_PHASES = {"opening": (0x02,), "established": (0x10, 0x11, 0x18, 0x19), "answer": (0x10, 0x11, 0x12, 0x18, 0x19)}
 ip_address = functools.lru_cache(1 << 16)(rulesets.ipaddress.ip_address)
 _SURE = 3
 _NETWORKS = [
@@ -198,11 +203,12 @@ class Evaluator:
     """The proof's diagrams for the ruleset that is loaded, asked for single packets."""
 
     def __init__(self):
-        self.host = Host(read_host())
+        self.picture = read_host()
+        self.host = Host(self.picture)
 
     def load(self):
         """Read what is loaded."""
-        snapshot = read_ruleset()
+        self.snapshot = snapshot = read_ruleset()
         self.filters = {family: Filter(snapshot, family, self.host) for family in ("ip", "ip6")}
         self.paths = {
             (family, way): one.sent() if way == "sent" else one.received() for family, one in self.filters.items() for way in ("sent", "received")
@@ -326,14 +332,61 @@ class Campaign:
                 continue  # after address translation two packets must not be the same connection either
             seen.update((key, loose))
             packets.append(packet)
-        return packets + chance.sample(self.lab.connections, 6)
+        return packets + [one for pair in chance.sample(list(zip(*[iter(self.lab.connections)] * 2)), 3) for one in pair]
 
     def expectations(self, ruleset, packet):
         """``(evaluator's terminal, interpreter's answer)``"""
         return self.evaluator.judge(packet), self.interpret(ruleset, packet)
 
+    def phases(self, ruleset):
+        """The established connections as flows of a policy: a disagreement about one of their phases, else None.
+
+        Opening and later packets have the original direction, answers the reply direction. What the proof calls ok has to
+        pass whatever the flow's packets differ in, what it calls broken has to be refused for some packet of that phase.
+        """
+        if any(chain["type"] == "nat" for table in ruleset["tables"] for chain in table["chains"]):
+            return None  # these connections were made before the rules, and flows are about those made under them
+        policy = {"allow": [], "forward": [], "egress": [], "permit": [{"name": "all"}], "permit_forward": [{"name": "all"}],
+                  "permit_egress": [{"name": "all"}]}
+        text = rulesets.text(ruleset)
+        ttls = _TTLS if "ip ttl" in text or "hoplimit" in text else (64,)
+        dscps = _DSCPS if "dscp" in text else (0,)
+        ways = {}
+        for first, second in zip(*[iter(self.lab.connections)] * 2):
+            there, back = (first, second) if first["direction"] == "original" else (second, first)
+            part = {"input": "allow", "forward": "forward", "output": "egress"}[there["path"]]
+            flow = {
+                "name": f"{part} {there['family']} {there['protocol']}", "sources": [there["source"]], "destinations": [there["destination"]],
+                "interface": there["iif"] or there["oif"], "protocol": there["protocol"], "ports": [str(there["dport"])],
+                "source_ports": [str(there["sport"])],
+            }
+            if part == "forward":
+                flow["output_interface"] = there["oif"]
+            policy[part].append(flow)
+            ways[flow["name"]] = {"opening": dict(there, state="new"), "established": there}
+            if part != "forward":
+                ways[flow["name"]]["answer"] = back
+        for flow in verify(self.evaluator.snapshot, self.evaluator.picture, policy)["flows"]:
+            self.count[f"flows {flow['status']}"] += 1
+            for phase, packet in ways[flow["name"]].items():
+                if flow["status"] == "ok" or (flow["status"] == "broken" and flow["phase"] == phase):
+                    flags = _PHASES[phase] if packet["protocol"] == 6 else (0,)
+                    fates = [
+                        (one, self.interpret(ruleset, one)) for one in (
+                            dict(packet, flags=flag, ttl=ttl, dscp=dscp) for flag, ttl, dscp in itertools.product(flags, ttls, dscps)
+                        )
+                    ]
+                    refused = [one for one in fates if one[1][0] != "accept"]
+                    if bool(refused) == (flow["status"] == "ok"):
+                        packet, told = (refused or fates)[0]
+                        return packet, None, ("flow", flow["name"], flow["status"], phase), told
+        return None
+
     def compare(self, ruleset, packets):
-        """Send the packets and compare all three."""
+        """Hold the proof of flows against the interpreter, then send the packets and compare all three."""
+        found = self.phases(ruleset)
+        if found is not None:
+            return found
         hooks = {chain["hook"] for table in ruleset["tables"] if not table["dormant"] for chain in table["chains"]}
         answers_pass = not hooks & {"output", "postrouting"}
         # Address translation does not mend the checksum of a protocol it does not know, and the kernel answers no such packet.
@@ -457,6 +510,7 @@ def main():
             f"{campaign.count['refused by nft']} refused by nft), {campaign.count['packets']} packets "
             f"({campaign.count['accept']} accepted, {campaign.count['drop']} dropped, {campaign.count['reject']} rejected, "
             f"{campaign.count['established']} of established connections), {campaign.count['packets not compared']} not compared, "
+            f"{campaign.count['flows ok']} flows ok, {campaign.count['flows broken']} broken, {campaign.count['flows unknown']} unknown, "
             f"{campaign.count['agreed when sent again']} agreed when sent again, 0 disagreements, {time.monotonic() - began:.0f} s"
         )
     return 0

@@ -32,14 +32,6 @@ PEERS = {
     "ip6": ["fd00:79::50", "fd00:79::51", "fd00:79:1::50", "fd00:79:1::60", "fd00:79:2::50", "2001:db8::7", "2001:db8:9::9"],
 }
 PORTS = (1, 22, 53, 80, 443, 1023, 1024, 8000, 8443, 20550, 28000, 28999, 40000, 65534, 65535)
-SYNTAX = {
-    "ip saddr": "ipv4_addr", "ip daddr": "ipv4_addr", "ip6 saddr": "ipv6_addr", "ip6 daddr": "ipv6_addr",
-    "tcp sport": "inet_service", "tcp dport": "inet_service", "udp sport": "inet_service", "udp dport": "inet_service",
-    "th dport": "inet_service", "th sport": "inet_service", "icmp type": "icmp_type", "icmp code": "icmp_code",
-    "icmpv6 type": "icmpv6_type", "icmpv6 code": "icmpv6_code", "meta l4proto": "inet_proto", "ip protocol": "inet_proto",
-    "ip6 nexthdr": "inet_proto", "iifname": "ifname", "oifname": "ifname", "ct state": "ct_state", "meta mark": "mark",
-    "meta nfproto": "nf_proto", "ip dscp": "dscp", "ip ttl": "integer", "ip6 hoplimit": "integer",
-}
 STATES = ("invalid", "established", "related", "new", "untracked")
 REJECTS = (
     "icmpx port-unreachable", "icmpx admin-prohibited", "icmpx host-unreachable", "icmpx no-route",
@@ -181,7 +173,7 @@ class Generator:
         if named and random.random() < 0.5:
             one = random.choice(named)
             return ("vmap", one["fields"], one["name"])
-        fields = random.choice((["tcp dport"], ["udp dport"], ["ct state"], ["iifname"], ["meta l4proto"], ["meta mark"]))
+        fields = random.choice((["tcp dport"], ["udp dport"], ["ct state"], ["iifname"], ["meta l4proto"], ["meta mark"], ["ct direction"]))
         if fields == ["iifname"] and chain is not None and chain["hook"] == "output":
             fields = ["meta l4proto"]
         keys = self.distinct(fields[0], family)
@@ -193,6 +185,8 @@ class Generator:
         random = self.random
         if field == "ct state":
             return random.sample(STATES, random.randint(1, 4))
+        if field == "ct direction":
+            return random.sample(("original", "reply"), random.randint(1, 2))
         if field in ("iifname", "oifname"):
             return random.sample(INTERFACES, random.randint(1, 3))
         if field == "meta l4proto":
@@ -248,7 +242,8 @@ class Generator:
                 return ("flags any", mask)
             return ("flags", mask, random.choice((0x02, 0x10, 0x12, 0x01, 0x04)) & mask)
         hook = chain["hook"] if chain else None
-        fields = ["tcp dport", "tcp dport", "udp dport", "tcp sport", "udp sport", "meta l4proto", "ct state", "ct state", "meta mark", "ct direction"]
+        fields = ["tcp dport", "tcp dport", "udp dport", "tcp sport", "udp sport", "meta l4proto", "meta mark"]
+        fields += ["ct state", "ct state", "ct direction", "ct direction"]
         if hook != "output":
             fields += ["iifname", "iifname"]
         if hook in ("forward", "output", "postrouting"):
