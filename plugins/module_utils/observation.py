@@ -17,6 +17,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access im
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_witness import prove
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable, read_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.npu import observe_npus
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import read_strays, read_units
 
 VERSION = 1
@@ -29,9 +30,9 @@ def observe(request, run=None):
     """Observe everything asked for.
 
     request: {units: [name], users: [name], sysctls: [name, `*` and the slash form allowed], files: [path or pattern],
-    policy: what firewall_policy.read_policy takes, or None}.
+    npus: [number], policy: what firewall_policy.read_policy takes, or None}.
     run: callable for commands, `run(argv) -> (returncode, stdout, stderr)`.
-    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, packet_filter, unknown}; a part that could not be
+    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, npu, packet_filter, unknown}; a part that could not be
     observed is None and `unknown` has its reason under its name.
     """
     run = run or run_command
@@ -48,6 +49,8 @@ def observe(request, run=None):
         "sysctls": lambda: read_sysctls(request.get("sysctls") or []),
         "table": read_table,
     }
+    if request.get("npus"):
+        parts["npu"] = lambda: observe_npus(request["npus"], run)
     if request.get("policy"):
         parts["packet_filter"] = lambda: prove(request["policy"])
     result, unknown = {"version": VERSION}, {}

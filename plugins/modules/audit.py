@@ -36,6 +36,11 @@ options:
     type: list
     elements: str
     default: []
+  npus:
+    description: Numbers of the NPUs to describe, those of C(/dev/davinciN).
+    type: list
+    elements: int
+    default: []
   policy:
     description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not evaluated.
     type: dict
@@ -101,6 +106,9 @@ observation:
     table:
       description: The collection's own table in the packet filter, in short.
       type: dict
+    npu:
+      description: Driver, toolkit, device nodes, health and fabric of the NPUs, where O(npus) names some.
+      type: dict
     packet_filter:
       description: What M(vllm_mindspore.hardening.verify_firewall) returns, where O(policy) was given.
       type: dict
@@ -121,6 +129,7 @@ def main():
             "sysctls": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
+            "npus": {"type": "list", "elements": "int", "default": []},
             "policy": {"type": "dict"},
         },
         supports_check_mode=True,

@@ -72,5 +72,6 @@ def audit_request(plan, host):
         "users": sorted({entry["user"] for entry in node["instances"]}),
         "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
         "files": list(dict.fromkeys(files)),
+        "npus": (node.get("npus") or {}).get("numbers", []),
         "policy": filter_policy(plan, host),
     }

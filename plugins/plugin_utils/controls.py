@@ -65,6 +65,7 @@ class Control:
 
 
 NODE, INSTANCE, HEAD, PARALLEL = "every node", "every node of an instance", "the head of an instance", "every node of an instance over several nodes"
+NPUS, FABRIC = "every node with planned NPUs", "every node of an instance whose NPUs span nodes"
 FIREWALL, NETWORK, SERVE, RUNTIME = ("vllm_firewall",), ("vllm_network",), ("vllm_serve",), ("vllm_runtime",)
 REAPPLY_FIREWALL = "Apply the firewall again and find out who changed it."
 REAPPLY_NETWORK = "Apply the network settings again."
@@ -188,6 +189,22 @@ CONTROLS = (
     Control("FIL-03", "Only root can read the credentials", "A key that other accounts can read is everybody's.",
             ("authentication", "least-privilege"), "critical", "configuration", "every node with credentials",
             "Take access from everybody but root, and change the credential.", ()),
+    Control("NPU-01", "The NPU driver is installed for its own group only", "Installed for all, every account of the node may use every NPU.",
+            ("least-privilege",), "high", "configuration", NPUS, "Install the driver again without --install-for-all.", ()),
+    Control("NPU-02", "The toolkit is the one that the engine is paired with", "Other pairings fail at the first request, or compute something else.",
+            ("own",), "medium", "configuration", NPUS, "Install the toolkit, or the engine, that belongs to the other.", ()),
+    Control("NPU-03", "The device nodes of the planned NPUs are there, and closed to others than the driver's group",
+            "Whoever opens an NPU's device reads the memory of the model and of its requests.",
+            ("least-privilege",), "high", "configuration", NPUS, "Install or load the driver again, without --install-for-all.", ()),
+    Control("NPU-04", "The planned NPUs are present and healthy", "An instance with a sick NPU hangs all of its nodes.",
+            ("own",), "medium", "configuration", NPUS, "See npu-smi info -t health; reset or replace the NPU, or plan without it.", ()),
+    Control("NPU-05", "The fabric of the NPUs is apart from the host's networks",
+            "Its traffic passes no packet filter of the host. A default route says nothing of it; the switch has to keep it apart.",
+            ("dedicated-network", "segmentation", "isolated-network"), "high", "configuration", FABRIC,
+            "Give the NPUs addresses of a network of their own, and remove the route.", ()),
+    Control("NPU-06", "The TLS switch of the NPUs is the same over all ranks of an instance",
+            "Where it differs no link comes up, and it is switched off in haste.",
+            ("isolated-network", "mindspore"), "medium", "configuration", FABRIC, "Set it alike with hccn_tool -tls -s enable.", ()),
     Control("ACC-01", "Root does not log in with a password", "The first account everybody tries.",
             ("authentication",), "high", "configuration", NODE, "Set PermitRootLogin no, or prohibit-password.", ("vllm_access",)),
     Control("ACC-02", "Logins take keys, not passwords", "Passwords are guessed and reused.",

@@ -33,6 +33,7 @@ class Node:
 
     def __init__(self, host, plan, observation, reason, wire_rows=(), wire_missing=()):
         self.host, self.planned = host, plan["nodes"][host]
+        self.observations = {}  # of all nodes, for what has to be alike
         self.cluster = plan["clusters"][self.planned["cluster"]]
         self._observation, self._reason = observation, reason
         self.wire_rows, self.wire_missing = wire_rows, wire_missing

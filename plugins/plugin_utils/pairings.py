@@ -98,6 +98,8 @@ def read_version(reader, path, raw, nodes):
     if version is None:
         version = next(iter(known))
     if version not in known:
+        version = next((item for item in known if fits(version, item)), version)
+    if version not in known:
         reader.problem(where, str(version), f"is no version of {engine} that is planned", "Write " + "; or ".join(spelled(engine, item) for item in known))
         return None
     for place, packages in locks.values():

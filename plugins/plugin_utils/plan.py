@@ -85,6 +85,23 @@ def _plan_node(cluster, node, members):
         + plan_gateway.listeners(cluster, node, members),
         "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],
         "gateway": plan_gateway.gateway(cluster, node, members),
+        "npus": _npus(cluster, members),
+    }
+
+
+def _npus(cluster, members):
+    """What the NPUs of a node have to be; None where none is planned. See module_utils/npu_conditions.py."""
+    users = [instance for instance, _rank in members if instance.npus]
+    if not users:
+        return None
+    versions = [PAIRINGS[instance.engine][instance.version]["cann"] for instance in users]
+    return {
+        "numbers": sorted({npu for instance in users for npu in instance.npus}),
+        # The longest says most: 8.3 and 8.3.RC2 of two engines are one demand.
+        "cann": max(versions, key=len),
+        "spans": any(instance.spans for instance in users),
+        "segments": [str(network) for segment, networks in cluster.networks.items() if segment != "fabric" for network in networks],
+        "fabric": [str(network) for network in cluster.networks.get("fabric", [])],
     }
 
 
@@ -331,7 +348,6 @@ def _instance(cluster, node, instance, rank):
         "user": _user(instance),
         "engine": instance.engine,
         "version": instance.version,
-        "cann": PAIRINGS[instance.engine][instance.version]["cann"],
         "topology": instance.topology,
         "model": instance.model,
         "trust_remote_code": instance.trust_remote_code,

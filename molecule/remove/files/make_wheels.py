@@ -55,11 +55,12 @@ def main():
 
 
 def wheel(directory, version, text):
-    """A wheel and its lock."""
-    path, folder = directory / f"vllm-{version}-py3-none-any.whl", f"vllm-{version}.dist-info"
+    """A wheel and its lock; it calls itself a build of a release that the plan knows."""
+    release = f"0.32.0+{version}"
+    path, folder = directory / f"vllm-{release}-py3-none-any.whl", f"vllm-{release}.dist-info"
     members = {
         "vllm_standin.py": text.replace("VERSION", version),
-        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n",
+        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {release}\n",
         f"{folder}/WHEEL": "Wheel-Version: 1.0\nGenerator: lab\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{folder}/entry_points.txt": "[console_scripts]\nvllm = vllm_standin:main\n",
         f"{folder}/RECORD": "",
@@ -67,7 +68,7 @@ def wheel(directory, version, text):
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in members.items():
             archive.writestr(zipfile.ZipInfo(member, (2020, 1, 1, 0, 0, 0)), content)
-    lock = f"vllm=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+    lock = f"vllm=={release} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
     (directory / f"{version}.lock").write_text(lock, encoding="utf-8")
 
 
