@@ -8,7 +8,15 @@ import random
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import Diagrams, Rename
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import (
+    ACCEPTS,
+    ANY,
+    BREAKS,
+    OPEN,
+    RETURNS,
+    Diagrams,
+    Rename,
+)
 
 MAXIMUM = 5
 RANKS = (10, 20, 30)
@@ -105,3 +113,39 @@ def test_boxes_reach_every_kind_of_end(diagrams):
         for box, value in diagrams.boxes(whole, lambda value, wanted=wanted: value[0] == wanted):
             corner = {rank: bounds[1] for rank, bounds in box.items()}
             assert diagrams.lookup(whole, corner) == value == (wanted,)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_combine_decides_on_both_and_stops_where_it_is_absorbed(diagrams, seed):
+    chance = random.Random(seed)
+    first = anything(diagrams, chance, [("a",), ("b",)])
+    second = anything(diagrams, chance, [("outside",), ("x",), ("y",)])
+    combined = diagrams.combine(first, second, "test", lambda a, b: (a[0] + b[0],), absorb=("outside",))
+    for packet in EVERY:
+        one, other = diagrams.lookup(first, packet), diagrams.lookup(second, packet)
+        assert diagrams.lookup(combined, packet) == (other if other == ("outside",) else (one[0] + other[0],))
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_assigning_narrows_the_question_and_is_remembered_if_wanted(diagrams, seed):
+    chance = random.Random(seed)
+    diagram = anything(diagrams, chance, ENDS)
+    narrowed = diagrams.assign(diagram, ((20, 2),), remember=False)
+    remembered = diagrams.assign(diagram, ((20, 2),))
+    for packet in EVERY:
+        value = diagrams.lookup(diagram, {**packet, 20: 2})
+        assert diagrams.lookup(narrowed, packet) == value
+        if len(value) > 1:
+            value = (value[0], tuple(sorted({20: 2, **dict(value[1])}.items())))
+        assert diagrams.lookup(remembered, packet) == value
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_only_the_named_kinds_of_ends_are_replaced(diagrams, seed):
+    chance = random.Random(seed)
+    diagram = anything(diagrams, chance, [("return", ()), ("accept", ()), ("drop",), ("cont", ()), ("break",)])
+    for kind, bit in (("return", RETURNS), ("accept", ACCEPTS), ("cont", OPEN), ("break", BREAKS), (None, ANY)):
+        replaced = diagrams.map_terminals(diagram, f"test {kind}", lambda value: diagrams.terminal(("new", value[0])), bit)
+        for packet in EVERY:
+            value = diagrams.lookup(diagram, packet)
+            assert diagrams.lookup(replaced, packet) == (("new", value[0]) if kind in (None, value[0]) else value)
