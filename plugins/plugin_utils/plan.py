@@ -429,6 +429,8 @@ def _environment(cluster, node, instance):
         "TRANSFORMERS_OFFLINE": "1",
         # Media that a client names may not lead on to another host, such as the metadata service of a cloud.
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        # Answers that one request may ask for; the default is 16384, and before 0.19 there is no bound but that of the gateway.
+        "VLLM_MAX_N_SEQUENCES": "64",
     }
     if instance.master_port is not None:
         environment["VLLM_DP_MASTER_PORT"] = str(instance.master_port)
