@@ -16,6 +16,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
 
+OWN = "vllm_guard"
 LOOK_SECONDS = 1.0
 FULL_SECONDS = 15.0
 CORRECTING = ("file", "ownership", "directory", "remove", "groupadd", "groupmod", "useradd", "usermod", "daemon_reload", "nothing")
@@ -184,7 +185,8 @@ class NodeGuard:
 
     def correct(self, concern, desired, steps, have):
         """Files and accounts are put back. What runs from changed files, or runs though it should not, is stopped or restarted as the inventory says."""
-        node, policy = node_edge.Node(_Runner(), desired), self.settings["services"]
+        node = node_edge.Node(_Runner(), desired)
+        policy = "restart" if concern == OWN else self.settings["services"]  # a guard that stays stopped guards nothing
         done, failed, left = [], [], []
         units = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.unit_files})
         wanted = []

@@ -1,0 +1,63 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""What drift correction decides and says."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import drift
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
+
+
+def finding(control, host="npu01", status="fail"):
+    return {"control": control, "host": host, "status": status, "observed": "something"}
+
+
+def test_only_roles_of_failed_controls_run_and_in_their_order():
+    roles, left = drift.roles_to_correct(
+        [finding("SRV-01"), finding("FW-01"), finding("NET-05", "npu02"), finding("NET-04", "npu02", "unknown"), finding("FW-02", "npu02", "waived"),
+         finding("HST-01")], ["npu01", "npu02", "npu03"])
+    assert roles == {"npu01": ["vllm_firewall", "vllm_serve"], "npu02": ["vllm_network"], "npu03": []}
+    assert [one["control"] for one in left] == ["HST-01"]
+
+
+def test_chosen_controls_only():
+    roles, left = drift.roles_to_correct([finding("SRV-01"), finding("FW-01")], ["npu01"], ["FW-01"])
+    assert roles == {"npu01": ["vllm_firewall"]}
+    assert [one["control"] for one in left] == ["SRV-01"]
+    assert drift.unknown_controls(["FW-01", "FW-99"]) == ["FW-99"]
+
+
+def test_every_role_that_a_control_names_can_be_run():
+    assert {tag for control in CONTROLS for tag in control.tags} <= set(drift.ROLES)
+
+
+def test_an_explanation_says_what_and_why():
+    result = {"changed": True, "origin": "foreign", "resources": [
+        {"resource": "sysctl net.ipv4.ip_forward", "change": "update", "before": {"value": "1"}, "after": {"value": "0"}}]}
+    explained = drift.explanation("vllm_network", result)
+    assert explained == {"role": "vllm_network", "origin": "foreign", "lines": ["sysctl net.ipv4.ip_forward (update): value 1 -> value 0"]}
+    said = "\n".join(drift.sentences("npu01", [explained], False))
+    assert "npu01  vllm_network: changed on the node" in said
+    assert "; put right" in said
+    assert "would be put right" in "\n".join(drift.sentences("npu01", [explained], True))
+
+
+def test_an_explanation_of_the_filter_is_its_difference_cut_to_length():
+    lines = "".join(f"+ rule {number}\n" for number in range(100))
+    explained = drift.explanation("vllm_firewall", {"changed": True, "origin": "rollout", "diff": {"prepared": lines}})
+    assert explained["lines"][:2] == ["+ rule 0", "+ rule 1"]
+    assert explained["lines"][-1] == "and 80 more"
+    assert "intended" in drift.sentences("npu01", [explained], False)[0]
+
+
+@pytest.mark.parametrize("result", [{}, {"changed": False}, {"skipped": True, "changed": False}, None])
+def test_what_changed_nothing_is_not_explained(result):
+    assert drift.explanation("vllm_network", result) is None
+
+
+@pytest.mark.parametrize(("audits", "status"), [
+    ([0], 0), ([0, 0], 0), ([2, 0], 4), ([2, 2], 2), ([2], 2), ([3, 0], 3), ([2, 3], 3), ([0, 2], 2), ([], 3),
+])
+def test_the_exit_status_says_what_became_of_drift(audits, status):
+    assert drift.exit_status(audits) == status
