@@ -161,6 +161,8 @@ def test_checksums_are_a_mapping_or_what_sha256sum_writes():
     assert plan["clusters"]["vllm"]["instances"]["chat"]["model_checksums"] == {"config.json": DIGEST, "sub/model 1.safetensors": "a" * 64}
 
 
-@pytest.mark.parametrize("value", [{}, "", [], {"/etc/passwd": DIGEST}, {"../x": DIGEST}, {"x": "md5"}, f"{DIGEST}  x\n{DIGEST}  x\n", {"x\n": DIGEST}, {"": DIGEST}])
+@pytest.mark.parametrize(
+    "value", [{}, "", [], {"/etc/passwd": DIGEST}, {"../x": DIGEST}, {"x": "md5"}, f"{DIGEST}  x\n{DIGEST}  x\n", {"x\n": DIGEST}, {"": DIGEST}]
+)
 def test_a_bad_checksum_is_refused(value):
     assert "vllm_cluster_instances[chat].model_checksums" in refusal(inventory(model_checksums=value))
