@@ -40,21 +40,29 @@ def confirmed_rules(state, rules, key):
 
     Raises Untrusted, with what is wrong, where they are not what a confirmed change of this node wrote.
     """
-    if state is None or rules is None:
-        raise Untrusted("the confirmed rules are missing" if rules is None else "the record of the confirmed rules is missing")
+    if rules is None:
+        raise Untrusted("the confirmed rules are missing")
+    confirmed = sealed_record(state, key)
+    content = content_of(rules)
+    if hashlib.sha256(content.encode()).hexdigest() != confirmed["content"]:
+        raise Untrusted("the confirmed rules are not those of their record")
+    return confirmed, replacement(content)
+
+
+def sealed_record(state, key):
+    """The record of the last confirmed ruleset, which says what the loaded table has to be even where the text of the rules is lost. Raises Untrusted."""
+    if state is None:
+        raise Untrusted("the record of the confirmed rules is missing")
     try:
         confirmed = json.loads(state)["confirmed"]
         confirmed["canonical"] + confirmed["content"]
     except (ValueError, KeyError, TypeError):
         raise Untrusted("the record of the confirmed rules is truncated or not what the module nft_table writes") from None
-    content = content_of(rules)
-    if hashlib.sha256(content.encode()).hexdigest() != confirmed["content"]:
-        raise Untrusted("the confirmed rules are not those of their record")
     try:
         sealing.check(key, confirmed.get("seal"), *sealing.firewall_parts(confirmed))
     except Untrusted as error:
         raise Untrusted(f"the record of the confirmed rules: {error}") from None
-    return confirmed, replacement(content)
+    return confirmed
 
 
 def content_of(rules):

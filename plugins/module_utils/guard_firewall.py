@@ -124,6 +124,8 @@ class FirewallGuard:
             if not os.path.lexists(RULES) and guard.removed(self.journal.changes()):
                 self.confirmed = self.text = self.distrust = self.distrusted_since = None
                 return
+            if self.text is None:
+                self.confirmed = self.record()
             if self.distrusted_since is None:
                 self.distrusted_since = now()
             if now() - self.distrusted_since >= SETTLE_SECONDS and str(error) != self.distrust:
@@ -142,6 +144,13 @@ class FirewallGuard:
         if self.confirmed != confirmed:
             self.doubt = None
         self.confirmed, self.text = confirmed, text
+
+    def record(self):
+        """The record of the confirmed rules where that at least can be trusted, or None."""
+        try:
+            return guard.sealed_record(read_text(self.journal.state_file), sealing.read_key())
+        except (OSError, sealing.Untrusted):
+            return None
 
     def wanted(self):
         """The fingerprint of the confirmed table on this kernel, or None."""
@@ -229,13 +238,14 @@ class FirewallGuard:
         if text is None:
             if table is not None and live == self.good:
                 return REST_SECONDS
-            if table is not None and _refuses(table):
+            if table is not None and self.confirmed is None and _refuses(table):
                 self.good = live
                 self.tell("failed", f"the table cannot be compared: {self.distrust}; it is left as it is")
                 return REST_SECONDS
             text, what = guard.replacement(guard.emergency_rules(*self.emergency())), "emergency rules, closed to all but SSH"
         had = guard.rules_in_words(table)
         self.pace.note(now())
+        generation = nft_ruleset.generation()
         try:
             done = subprocess.run([self.nft, "-f", "-"], input=text, capture_output=True, text=True, timeout=_NFT_SECONDS, check=False)
             complaint = done.stderr.strip() if done.returncode else ""
@@ -260,8 +270,9 @@ class FirewallGuard:
             self.tell("failed", f"something keeps changing the table; it is corrected every {self.pace.interval:.0f} s")
         if self.text is None:
             self.good = after
-        elif after and after != self.wanted():
-            # The kernel words the same rules otherwise since they were confirmed (an upgrade): believed when it does so twice.
+        elif after and after != self.wanted() and nft_ruleset.generation() == generation + 1:
+            # Nothing but this transaction happened, so the kernel words the same rules otherwise since they were confirmed (an upgrade).
+            # Believed when it does so twice.
             self.doubt, self.doubted = (after if after == self.doubted else None), after
         self.began = self.by = None
         return 0.0
@@ -315,7 +326,10 @@ class FirewallGuard:
                 self.trust()
                 self.window.look()
                 for other in others:
-                    other()
+                    try:
+                        other()
+                    except OSError as error:
+                        self.records.add("parameter", "failed", f"the parameters cannot be compared: {error}")
             if self.foreign and moment >= self.foreign_due:
                 self.look_around()
             self.records.flush(force=False)

@@ -19,6 +19,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_rec
 OWN = "vllm_guard"
 LOOK_SECONDS = 1.0
 FULL_SECONDS = 15.0
+UNFINISHED_SECONDS = 900.0
 CORRECTING = ("file", "ownership", "directory", "remove", "groupadd", "groupmod", "useradd", "usermod", "daemon_reload", "nothing")
 
 
@@ -27,10 +28,12 @@ class Applied:
 
     def __init__(self, records):
         self.records, self.states, self.stamps, self.complaints = records, {}, {}, {}
+        self.begun, self.late = {}, []
 
     def look(self):
         """``{concern: params}`` of what is trusted and not being applied at this moment."""
         names, begun = applied.concerns()
+        self.unfinished(begun)
         for concern in sorted({*names, *self.states}):
             stamp = _stamp(os.path.join(applied.DIRECTORY, f"{concern}.json")), _stamp(sealing.KEY)
             if stamp == self.stamps.get(concern):
@@ -49,6 +52,16 @@ class Applied:
                     self.records.add("state", "ended", f"{concern} can be trusted again")
         self.records.set("alarm", int(bool(self.complaints)), kind="state")
         return {concern: state["params"] for concern, state in self.states.items() if concern not in begun}
+
+    def unfinished(self, begun):
+        """Say where a run broke off in the middle: the concern is left alone until one ends well."""
+        self.begun = {concern: self.begun.get(concern, now()) for concern in begun}
+        late = sorted(concern for concern, since in self.begun.items() if now() - since > UNFINISHED_SECONDS)
+        if late != self.late:
+            self.late = late
+            if late:
+                self.records.add("state", "seen", f"{', '.join(late)} was begun to be applied and never finished; it is not corrected until a run ends well")
+        self.records.set("alarm", int(bool(late)), kind="unfinished")
 
     def complain(self, concern, text):
         if self.complaints.get(concern) != text:
@@ -135,8 +148,11 @@ class NodeGuard:
                 full = moment + FULL_SECONDS
             held = self.window.look()
             for concern, params in self.applied.look().items():
-                if everything or self.moved(concern, params):
-                    self.look_after(concern, params, held)
+                try:
+                    if everything or self.moved(concern, params):
+                        self.look_after(concern, params, held)
+                except (node_state.Refusal, node_edge.Failed, OSError, subprocess.TimeoutExpired) as error:
+                    self.cannot(concern, str(error))
             if everything:
                 self.look_at_listeners()
             self.records.flush(force=False)
@@ -233,13 +249,24 @@ class NodeGuard:
             self.told[concern] = lines
             self.records.add("node", outcome, f"{concern} deviates, {why}", lines)
 
+    def cannot(self, concern, error):
+        """Record once that a concern cannot be compared."""
+        if self.told.get(concern) != error:
+            self.told[concern] = error
+            self.records.add("node", "failed", f"{concern} cannot be compared or corrected: {error[:300]}")
+            self.records.set("alarm", 1, kind=concern)
+
     def look_at_listeners(self):
         """State listeners that the plan does not know, once. The filter refuses what reaches them from other hosts."""
         planned = self.settings["listeners"]
         if not planned:
             return
+        try:
+            listening = list(network_tables.read_sockets())
+        except OSError:
+            return  # the tables never held still; the next look comes
         found = set()
-        for one in network_tables.read_sockets():
+        for one in listening:
             if one["address"] not in ("127.0.0.1", "::1") and not any(guard.listens_as_planned(one, entry) for entry in planned):
                 found.add(f"{one['protocol']} {one['address']} port {one['port']} of user {one['uid']}")
         if found != self.listeners:
