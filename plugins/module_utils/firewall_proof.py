@@ -37,7 +37,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     intersect,
 )
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import Filter, interfaces_of
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import FORWARD, INPUT, OUTPUT
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import FORWARD, INPUT, OUTPUT
 
 _EPHEMERAL = [(1024, 65535)]
 _SYN, _ACKS, _ANSWERS = [(0x02, 0x02)], [(0x10, 0x11), (0x18, 0x19)], [(0x10, 0x12), (0x18, 0x19)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_listing import rule_text
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import register_offset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import register_offset
 
 # Where fields begin in the network header (by its family) and in the transport header.
 _NETWORK_FIELDS = {2: (1, 2, 4, 6, 8, 9, 10, 12, 16), 10: (4, 6, 7, 8, 24)}

@@ -27,7 +27,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     STATE,
     Space,
 )
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import (
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import (
     DROP,
     FORWARD,
     HOOKS,
@@ -36,9 +36,9 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_seman
     OUTPUT,
     POSTROUTING,
     PREROUTING,
-    Rules,
     register_offset,
 )
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import Rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import ranges
 
 _CONNTRACK = -200

@@ -37,10 +37,19 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink i
     NetlinkSocket,
     attributes,
     pack_attribute,
-    string,
+)
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_messages import (
+    FAMILIES,
+    decode_chain,
+    decode_element,
+    decode_flowtable,
+    decode_object,
+    decode_rule,
+    decode_set,
+    decode_table,
+    u32,
 )
 
-FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 FAMILY_NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 TABLE_DORMANT = 0x1
@@ -68,346 +77,6 @@ _STEADY_ATTEMPTS = 3
 
 class RulesetUnreadable(Exception):
     """The packet filter cannot be read (not permitted, not there, or it never held still): its content is unknown."""
-
-
-# -- decoding ----------------------------------------------------------------------------------------------------------
-
-
-def _u8(value, _cache):
-    return value[0]
-
-
-def _u16(value, _cache):
-    return int.from_bytes(value, "big")
-
-
-def _u32(value, _cache):
-    return int.from_bytes(value, "big")
-
-
-def _text(value, _cache):
-    return string(value)
-
-
-def _raw(value, _cache):
-    return bytes(value)
-
-
-def _data(value, _cache=None):
-    for kind, inner in attributes(value):
-        if kind == 1:
-            return bytes(inner)
-        if kind == 2:
-            verdict = {"code": -1, "chain": None}
-            for field, content in attributes(inner):
-                if field == 1:
-                    verdict["code"] = struct.unpack(">i", content)[0]
-                elif field == 2:
-                    verdict["chain"] = string(content)
-            return verdict
-    return b""
-
-
-def _expression(value, cache):
-    """One expression; equal bytes give the same object."""
-    known = cache.get(value)
-    if known is not None:
-        return known
-    if value[:8] == _CMP and value[12:16] == _CMP_SREG and value[20:24] == _CMP_OP and value[30:32] + value[34:36] == _CMP_DATA:
-        # Most expressions that differ from rule to rule are comparisons, and this is how kernels lay them out.
-        result = cache[value] = {
-            "expr": "cmp", "sreg": int.from_bytes(value[16:20], "big"), "op": int.from_bytes(value[24:28], "big"),
-            "data": value[36 : 32 + _LENGTH.unpack_from(value, 32)[0]],
-        }
-        return result
-    name, body = "", b""
-    for kind, content in attributes(value):
-        if kind == 1:
-            name = string(content)
-        elif kind == 2:
-            body = content
-    fields = _EXPRESSIONS.get(name, {})
-    result = {"expr": name}
-    for kind, content in attributes(body):
-        if kind in fields:
-            field, decode = fields[kind]
-            result[field] = decode(content, cache)
-        elif (name, kind) not in _PADDING:
-            result[f"attr_{kind}"] = bytes(content)
-    cache[value] = result
-    return result
-
-
-_LENGTH = struct.Struct("=H")
-_CMP = pack_attribute(1, "cmp")
-_CMP_SREG, _CMP_OP, _CMP_DATA = struct.pack("=HH", 8, 1), struct.pack("=HH", 8, 2), struct.pack("=HH", 3, 1)
-
-
-def _expressions(value, cache):
-    return [_expression(content, cache) for _kind, content in attributes(value)]
-
-
-def _fields(*names, **decoders):
-    """``{attribute number: (field, decoder)}`` for fields numbered from 1; u32 unless ``decoders`` says otherwise."""
-    return {number: (name, decoders.get(name, _u32)) for number, name in enumerate(names, 1) if name}
-
-
-_EXPRESSIONS = {
-    "immediate": _fields("dreg", "data", data=_data),
-    "bitwise": _fields(
-        "sreg", "dreg", "len", "mask", "xor", "op", "data", "sreg2", mask=_data, xor=_data, data=_data
-    ),
-    "byteorder": _fields("sreg", "dreg", "op", "len", "size"),
-    "cmp": _fields("sreg", "op", "data", data=_data),
-    "range": _fields("sreg", "op", "from", "to", **{"from": _data, "to": _data}),
-    "lookup": _fields("set", "sreg", "dreg", "set_id", "flags", set=_text),
-    "dynset": _fields(
-        "set", "set_id", "op", "sreg_key", "sreg_data", "timeout", "expression", None, "flags", "expressions",
-        set=_text, expression=_expression, expressions=_expressions,
-    ),
-    "payload": _fields("dreg", "base", "offset", "len", "sreg", "csum_type", "csum_offset", "csum_flags"),
-    "exthdr": _fields("dreg", "type", "offset", "len", "flags", "op", "sreg"),
-    "meta": _fields("dreg", "key", "sreg"),
-    "rt": _fields("dreg", "key"),
-    "socket": _fields("key", "dreg", "level"),
-    "hash": _fields("sreg", "dreg", "len", "modulus", "seed", "offset", "type"),
-    "ct": _fields("dreg", "key", "direction", "sreg"),
-    "flow_offload": _fields("flowtable", flowtable=_text),
-    "limit": _fields("rate", "unit", "burst", "type", "flags"),
-    "connlimit": _fields("count", "flags"),
-    "counter": _fields("bytes", "packets"),
-    "last": _fields("set", "msecs"),
-    "log": _fields("group", "prefix", "snaplen", "qthreshold", "level", "flags", prefix=_text),
-    "queue": _fields("num", "total", "flags", "sreg"),
-    "quota": {1: ("bytes", _u32), 2: ("flags", _u32), 4: ("consumed", _u32)},
-    "reject": _fields("type", "code"),
-    "nat": _fields("type", "family", "addr_min", "addr_max", "port_min", "port_max", "flags"),
-    "tproxy": _fields("family", "addr", "port"),
-    "masq": _fields("flags", "port_min", "port_max"),
-    "redir": _fields("port_min", "port_max", "flags"),
-    "dup": _fields("addr", "dev"),
-    "fwd": _fields("dev", "addr", "nfproto"),
-    "objref": _fields("type", "name", "sreg", "set", "set_id", name=_text, set=_text),
-    "fib": _fields("dreg", "result", "flags"),
-    "osf": _fields("dreg", "ttl", "flags"),
-    "synproxy": _fields("mss", "wscale", "flags"),
-    "xfrm": _fields("dreg", "key", "dir", "spnum"),
-    "numgen": _fields("dreg", "modulus", "type", "offset"),
-    "tunnel": _fields("key", "dreg", "mode"),
-    "match": _fields("name", "rev", "info", name=_text, info=_raw),
-    "target": _fields("name", "rev", "info", name=_text, info=_raw),
-    "inner": _fields("num", "type", "flags", "hdrsize", "expression", expression=_expression),
-    "notrack": {},
-}
-_PADDING = {("counter", 3), ("quota", 3), ("limit", 6), ("last", 3), ("dynset", 8)}
-
-# What packets change in an expression or object; everything else of it was written by whoever loaded the ruleset.
-_VOLATILE = {"counter": ("bytes", "packets"), "quota": ("consumed",), "last": ("set", "msecs")}
-_OBJECT_KINDS = {1: "counter", 2: "quota", 4: "limit", 5: "connlimit", 10: "synproxy"}
-
-
-def _comment(userdata, kind=0):
-    """The comment in a userdata blob (type, length, value triples as libnftnl writes them), else None."""
-    offset = 0
-    while offset + 2 <= len(userdata):
-        found, length = userdata[offset], userdata[offset + 1]
-        if found == kind:
-            return string(userdata[offset + 2 : offset + 2 + length])
-        offset += 2 + length
-    return None
-
-
-def _decode_table(family, body):
-    table = {
-        "family": FAMILIES.get(family, str(family)), "name": "", "handle": 0, "flags": 0, "comment": None,
-        "chains": {}, "sets": {}, "objects": [], "flowtables": [],
-    }
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table["name"] = string(value)
-        elif kind == 2:
-            table["flags"] = _u32(value, None)
-        elif kind == 4:
-            table["handle"] = _u32(value, None)
-        elif kind == 6:
-            table["comment"] = _comment(value)
-    return table
-
-
-def _decode_chain(body):
-    chain = {
-        "name": "", "handle": 0, "type": None, "hook": None, "priority": None, "policy": None, "flags": 0,
-        "devices": [], "comment": None, "rules": [],
-    }
-    table = ""
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table = string(value)
-        elif kind == 2:
-            chain["handle"] = _u32(value, None)
-        elif kind == 3:
-            chain["name"] = string(value)
-        elif kind == 4:
-            for field, content in attributes(value):
-                if field == 1:
-                    chain["hook"] = _u32(content, None)
-                elif field == 2:
-                    chain["priority"] = struct.unpack(">i", content)[0]
-                elif field == 3:
-                    chain["devices"] = [string(content)]
-                elif field == 4:
-                    chain["devices"] = [string(name) for _kind, name in attributes(content)]
-        elif kind == 5:
-            chain["policy"] = _u32(value, None)
-        elif kind == 7:
-            chain["type"] = string(value)
-        elif kind == 10:
-            chain["flags"] = _u32(value, None)
-        elif kind == 12:
-            chain["comment"] = _comment(value)
-    return table, chain
-
-
-def _decode_rule(body, cache):
-    rule = {"handle": 0, "comment": None, "expressions": [], "compat": None}
-    table = chain = ""
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table = string(value)
-        elif kind == 2:
-            chain = string(value)
-        elif kind == 3:
-            rule["handle"] = _u32(value, None)
-        elif kind == 4:
-            rule["expressions"] = _expressions(value, cache)
-        elif kind == 5:
-            rule["compat"] = {
-                {1: "protocol", 2: "flags"}.get(field, f"attr_{field}"): _u32(content, None)
-                for field, content in attributes(value)
-            }
-        elif kind == 7:
-            rule["comment"] = _comment(value)
-    return table, chain, rule
-
-
-_SET_FIELDS = {
-    3: ("flags", _u32), 4: ("key_type", _u32), 5: ("key_len", _u32), 6: ("data_type", _u32), 7: ("data_len", _u32),
-    11: ("timeout", _u32), 15: ("object_type", _u32), 16: ("handle", _u32), 18: ("expressions", _expressions),
-}
-
-
-def _decode_set(body, cache):
-    result = {
-        "name": "", "handle": 0, "flags": 0, "key_type": 0, "key_len": 0, "data_type": None, "data_len": None,
-        "field_lens": [], "timeout": None, "comment": None, "elements": [], "expressions": [], "object_type": None,
-        "size": None,
-    }
-    table = ""
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table = string(value)
-        elif kind == 2:
-            result["name"] = string(value)
-        elif kind == 9:
-            for field, content in attributes(value):
-                if field == 1:
-                    result["size"] = _u32(content, None)
-                elif field == 2:
-                    result["field_lens"] = [
-                        _u32(length, None)
-                        for _kind, one in attributes(content)
-                        for name, length in attributes(one)
-                        if name == 1
-                    ]
-        elif kind == 13:
-            result["comment"] = _comment(value, 7)
-        elif kind == 17:
-            result["expressions"] = [_expression(value, cache)]
-        elif kind in _SET_FIELDS:
-            field, decode = _SET_FIELDS[kind]
-            result[field] = decode(value, cache)
-    return table, result
-
-
-def _decode_element(value, cache):
-    element = {"key": None, "flags": 0}
-    for kind, content in attributes(value):
-        if kind == 1:
-            # The overwhelmingly common shape is one nested NFTA_DATA_VALUE.
-            element["key"] = bytes(content[4:]) if content[2:4] in _VALUE_TYPES else _data(content)
-            element["key"] = element["key"][: struct.unpack_from("=H", content)[0] - 4]
-        elif kind == 2:
-            element["data"] = _data(content)
-        elif kind == 3:
-            element["flags"] = _u32(content, None)
-        elif kind == 4:
-            element["timeout"] = _u32(content, None)
-        elif kind == 5:
-            element["expiration"] = _u32(content, None)
-        elif kind == 6:
-            element["comment"] = _comment(content)
-        elif kind == 7:
-            element["expressions"] = [_expression(content, cache)]
-        elif kind == 9:
-            element["object"] = string(content)
-        elif kind == 10:
-            element["key_end"] = _data(content)
-        elif kind == 11:
-            element["expressions"] = _expressions(content, cache)
-    return element
-
-
-_VALUE_TYPES = {struct.pack("=H", 1), struct.pack("=H", 0x8001)}
-
-
-def _decode_object(body, cache):
-    result = {"name": "", "handle": 0, "type": 0, "kind": None, "data": {}, "comment": None}
-    table, raw = "", b""
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table = string(value)
-        elif kind == 2:
-            result["name"] = string(value)
-        elif kind == 3:
-            result["type"] = _u32(value, None)
-        elif kind == 4:
-            raw = value
-        elif kind == 6:
-            result["handle"] = _u32(value, None)
-        elif kind == 8:
-            result["comment"] = _comment(value)
-    result["kind"] = _OBJECT_KINDS.get(result["type"])
-    fields = _EXPRESSIONS.get(result["kind"], {})
-    for kind, content in attributes(raw):
-        if kind in fields:
-            field, decode = fields[kind]
-            result["data"][field] = decode(content, cache)
-        elif (result["kind"], kind) not in _PADDING:
-            result["data"][f"attr_{kind}"] = bytes(content)
-    return table, result
-
-
-def _decode_flowtable(body):
-    result = {"name": "", "handle": 0, "flags": 0, "hook": None, "priority": None, "devices": []}
-    table = ""
-    for kind, value in attributes(body, 4):
-        if kind == 1:
-            table = string(value)
-        elif kind == 2:
-            result["name"] = string(value)
-        elif kind == 3:
-            for field, content in attributes(value):
-                if field == 1:
-                    result["hook"] = _u32(content, None)
-                elif field == 2:
-                    result["priority"] = struct.unpack(">i", content)[0]
-                elif field == 3:
-                    result["devices"] = [string(name) for _kind, name in attributes(content)]
-        elif kind == 5:
-            result["handle"] = _u32(value, None)
-        elif kind == 7:
-            result["flags"] = _u32(value, None)
-    return table, result
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -458,7 +127,7 @@ def _generation(netlink):
     for _kind, body in netlink.request(_GETGEN, _header()):
         for field, value in attributes(body, 4):
             if field == 1:
-                return _u32(value, None)
+                return u32(value)
     raise NetlinkError(errno.EBADMSG, "the kernel did not name the ruleset's generation")
 
 
@@ -482,25 +151,25 @@ def _read_once(netlink, wanted_table, wanted_family, steady=True):
     only = pack_attribute(1, wanted_table) if wanted_table and wanted_family else b""
     try:
         for _kind, body in dump(_GETTABLE, _header(family)):
-            table = _decode_table(body[0], body)
+            table = decode_table(body[0], body)
             if wanted_table in (None, table["name"]):
                 tables[body[0], table["name"]] = table
         if not tables:
             return {"generation": before, "tables": []} if not steady or _generation(netlink) == before else None
         for _kind, body in dump(_GETCHAIN, _header(family)):
-            name, chain = _decode_chain(body)
+            name, chain = decode_chain(body)
             if (body[0], name) in tables:
                 tables[body[0], name]["chains"][chain["name"]] = chain
         for _kind, body in dump(_GETSET, _header(family) + only):
-            name, one = _decode_set(body, cache)
+            name, one = decode_set(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["sets"][one["name"]] = one
         for _kind, body in dump(_GETRULE, _header(family) + only):
-            name, chain, rule = _decode_rule(body, cache)
+            name, chain, rule = decode_rule(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["chains"][chain]["rules"].append(rule)
         for _kind, body in dump(_GETOBJ, _header(family) + only):
-            name, one = _decode_object(body, cache)
+            name, one = decode_object(body, cache)
             if (body[0], name) in tables:
                 tables[body[0], name]["objects"].append(one)
         for name, one in _flowtables(dump, family):
@@ -523,7 +192,7 @@ def _read_once(netlink, wanted_table, wanted_family, steady=True):
 def _flowtables(dump, family):
     try:
         for _kind, body in dump(_GETFLOWTABLE, _header(family)):
-            name, one = _decode_flowtable(body)
+            name, one = decode_flowtable(body)
             yield (body[0], name), one
     except NetlinkError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
@@ -536,8 +205,12 @@ def _elements(dump, family, table, name, cache):
     for _kind, body in dump(_GETSETELEM, request):
         for field, value in attributes(body, 4):
             if field == 3:
-                elements.extend(_decode_element(one, cache) for _number, one in attributes(value))
+                elements.extend(decode_element(one, cache) for _number, one in attributes(value))
     return elements
+
+
+# What packets change in an expression or object; everything else of it was written by whoever loaded the ruleset.
+_VOLATILE = {"counter": ("bytes", "packets"), "quota": ("consumed",), "last": ("set", "msecs")}
 
 
 # -- canonical form ----------------------------------------------------------------------------------------------------

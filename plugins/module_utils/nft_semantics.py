@@ -17,76 +17,47 @@ from __future__ import annotations
 
 import sys
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_xtables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads, nft_ruleset, nft_xtables
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import BREAKS, OPEN, RETURNS
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
     DPORT,
-    ESTABLISHED,
-    EXTENSIONS,
     IIF,
     INVALID,
     NATTED,
-    NEW,
-    NO_UID,
     PROTOCOL,
     REROUTED,
     SADDR,
     SPORT,
     STATE,
-    UID,
     UNTRACKED,
     EQ,
-    Case,
     Comparison,
     Load,
     Space,
     combine_cell,
     intersect,
 )
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import (
+    ACCEPT,
+    BREAK,
+    CONTINUE,
+    DROP,
+    FORWARD,
+    GOTO,
+    JUMP,
+    OUTPUT,
+    POSTROUTING,
+    QUEUE,
+    RETURN,
+    State,
+    Unsupported,
+)
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import Membership, ranges
 
-ACCEPT, DROP, QUEUE = 1, 0, 3
-CONTINUE, BREAK, JUMP, GOTO, RETURN = -1, -2, -3, -4, -5
-
-PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING, INGRESS = range(6)
-HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
-
-_META = {
-    0: ("packet length", 4), 2: ("meta priority", 4), 3: ("meta mark", 4), 8: ("meta iiftype", 2), 9: ("meta oiftype", 2),
-    11: ("meta skgid", 4), 12: ("meta nftrace", 1), 13: ("meta rtclassid", 4), 14: ("meta secmark", 4),
-    17: ("meta ibrname", 16), 18: ("meta obrname", 16), 19: ("meta pkttype", 1), 20: ("meta cpu", 4),
-    21: ("meta iifgroup", 4), 22: ("meta oifgroup", 4), 23: ("meta cgroup", 4), 24: ("meta random", 4),
-    25: ("meta ipsec", 1), 26: ("meta iifkind", 16), 27: ("meta oifkind", 16), 28: ("meta ibrpvid", 2),
-    29: ("meta ibrvproto", 2), 30: ("meta time", 8), 31: ("meta day", 1), 32: ("meta hour", 4), 33: ("meta sdif", 4),
-    34: ("meta sdifname", 16),
-}
-_META_PROTOCOL, _META_MARK, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 5, 6, 7
-_META_SKUID, _META_NFPROTO, _META_L4PROTO, _META_RANDOM = 10, 15, 16, 24
-_META_TIMES = (_META_RANDOM, 30, 31, 32)
-_CT = {
-    3: ("ct mark", 4), 4: ("ct secmark", 4), 5: ("ct expiration", 4),
-    6: ("ct helper", 16), 8: ("ct saddr", 16), 9: ("ct daddr", 16), 10: ("ct protocol", 1), 11: ("ct proto-src", 2),
-    12: ("ct proto-dst", 2), 13: ("ct label", 16), 14: ("ct packets", 8), 15: ("ct bytes", 8), 16: ("ct avgpkt", 8),
-    17: ("ct zone", 2), 19: ("ct saddr", 4), 20: ("ct daddr", 4), 21: ("ct saddr", 16), 22: ("ct daddr", 16),
-    23: ("ct id", 4),
-}
-_CT_STATE, _CT_DIRECTION, _CT_STATUS, _CT_MARK, _CT_L3PROTOCOL, _CT_PROTOCOL = 0, 1, 2, 3, 7, 10
 _HARMLESS = frozenset(("counter", "log", "last", "dup", "flow_offload"))
-_FIB_OIF, _FIB_OIFNAME, _FIB_TYPE = 1, 2, 3
-_FIB_SADDR, _FIB_DADDR, _FIB_MARK, _FIB_IIF, _FIB_OIF_FLAG, _FIB_PRESENT = 1, 2, 4, 8, 16, 32
 _MOST_BRANCHES = 512
 _UNASKED = object()
-
-
-def register_offset(register):
-    """Where a register's bytes begin: 1-4 are 16 bytes wide, 8-23 are their 4-byte quarters."""
-    return 16 * (register - 1) if register <= 4 else 4 * (register - 8)
-
-
-class _Unsupported(Exception):
-    """An expression that this model has no words for."""
 
 
 class Rules:
@@ -197,6 +168,16 @@ class Rules:
 
         return self.diagrams.map_terminals(diagram, name, change, RETURNS if "return" in renamed else OPEN)
 
+    @property
+    def hook(self):
+        """The hook from which the rule being compiled is seen."""
+        return self._where[3]
+
+    @property
+    def table(self):
+        """The table of the rule being compiled."""
+        return self._where[0]
+
     def place(self):
         """Where the rule being compiled stands, in words."""
         table, chain, rule, _hook, _kind = self._where
@@ -212,7 +193,7 @@ class Rules:
             return self.cont
         if len(expressions) > 1 and self._beginning(expressions) in self._never:
             return self.cont
-        return self._run((expressions, 0), _State())
+        return self._run((expressions, 0), State())
 
     def _beginning(self, expressions):
         """What the first two expressions of a rule do, as a key; mostly they ask for the network protocol."""
@@ -227,7 +208,7 @@ class Rules:
         if name == "lookup":
             return expression.get("dreg") == 0
         if name in ("meta", "ct"):
-            keys = (_META_MARK,) if name == "meta" else (_CT_MARK, 17)
+            keys = (nft_loads.META_MARK,) if name == "meta" else (nft_loads.CT_MARK, 17)
             return "sreg" in expression and expression["key"] in keys
         if name == "payload":
             return "sreg" in expression
@@ -249,9 +230,9 @@ class Rules:
             try:
                 handler = _HANDLERS.get(expression["expr"])
                 if handler is None:
-                    raise _Unsupported(f"expression {expression['expr']!r}")
+                    raise Unsupported(f"expression {expression['expr']!r}")
                 outcome = handler(self, expression, state, (expressions, position + 1))
-            except _Unsupported as reason:
+            except Unsupported as reason:
                 outcome = self._anything(str(reason), expression, state, (expressions, position + 1))
             if outcome is not None:
                 return self._wrap(state, outcome)
@@ -261,7 +242,7 @@ class Rules:
                 return self.cont
         return self._wrap(state, self.cont)
 
-    def _after(self, environment, state, rest):
+    def after(self, environment, state, rest):
         """The rest of the rule once fields were rewritten; they stay so, whether or not the rest applies."""
         return self.diagrams.assign(self._run(rest, state.branch(environment)), tuple(sorted(environment.items())))
 
@@ -379,7 +360,7 @@ class Rules:
             return self._ends(body, "end returns", {"cont": "return"})
         if code & 0xFF == QUEUE:
             return self._queue()
-        raise _Unsupported(f"verdict {code}")
+        raise Unsupported(f"verdict {code}")
 
     def _bitwise(self, expression, state, _rest):
         length = expression["len"]
@@ -402,175 +383,6 @@ class Rules:
         if sys.byteorder == "little":
             cells = [cell for at in range(0, length, size) for cell in reversed(cells[at : at + size])]
         state.write(expression["dreg"], cells)
-
-    # -- loads ---------------------------------------------------------------------------------------------------------
-
-    def _payload(self, expression, state, _rest):
-        base, offset, length = expression["base"], expression["offset"], expression["len"]
-        if "sreg" in expression:
-            return self._rewrite(expression, state, _rest)
-        if base == 1:
-            cells = self.space.network_cells(offset, length, self._where[3] in (FORWARD, POSTROUTING))
-        elif base == 2:
-            cells = self.space.transport_cells(offset, length)
-        elif base == 0:
-            state.diagrams.append(self.space_atom("the packet has a link-layer header"))
-            cells = [
-                (self.space.packet_view(f"link-layer header byte {at}", 1), 0, 0xFF, 0)
-                for at in range(offset, offset + length)
-            ]
-        else:
-            state.diagrams.append(self.space_atom("the packet has an inner header"))
-            cells = [
-                (self.space.packet_view(f"inner header byte {at}", 1), 0, 0xFF, 0) for at in range(offset, offset + length)
-            ]
-        state.write(expression["dreg"], cells)
-        return None
-
-    def space_atom(self, name):
-        """The same free yes-or-no for every rule that asks for it."""
-        view = self.space.free_view(name, 1)
-        return self.diagrams.select(view.rank, [(1, 255)], self.cont, self.break_)
-
-    def _rewrite(self, expression, state, rest):
-        """The packet's own bytes are changed: what follows sees values that nobody knows."""
-        base, offset, length = expression["base"], expression["offset"], expression["len"]
-        if base not in (1, 2):
-            return None
-        targets = self.space.network_cells(offset, length) if base == 1 else self.space.transport_cells(offset, length)
-        environment = {}
-        for target in targets:
-            for view in [one[0][0] for one in target[0].cells] if isinstance(target[0], Case) else [target[0]]:
-                if view.rank == PROTOCOL:
-                    raise _Unsupported("a rewritten protocol number")
-                if view.rank not in environment:
-                    environment[view.rank] = self.space.unknown_value(view.rank, f"rewritten header ({self.place()})")
-        return self._after(environment, state, rest)
-
-    def _exthdr(self, expression, state, _rest):
-        if "dreg" not in expression:
-            return
-        space, kind = self.space, expression.get("op", 0)
-        kinds = ("ipv6 header", "tcp option", "ipv4 option", "sctp chunk", "dccp option")
-        name = f"{kinds[kind] if kind < len(kinds) else 'header'} {expression.get('type', 0)}"
-        make = space.packet_view if kind == 0 else space.free_view
-        present = make(name + " is there", 1)
-        if kind == 0 and not expression.get("flags", 0) & 1:
-            self._require(state, {EXTENSIONS: [(1, 1)]}, None)
-        if expression.get("flags", 0) & 1:
-            value = [(present, 0, 1, 0)]
-            if kind == 0:
-                pick = [self.diagrams.terminal(("pick", i)) for i in range(2)]
-                case = Case(self.diagrams.select(EXTENSIONS, [(0, 0)], pick[0], pick[1]), [[0], value])
-                value = [(case, 0, 0xFF, 0)]
-            state.write(expression["dreg"], value)
-            return
-        offset, length = expression["offset"], expression["len"]
-        self._require(state, {present.rank: [(1, 255)]}, None)
-        cells = [(make(f"{name} byte {at}", 1), 0, 0xFF, 0) for at in range(offset, offset + length)]
-        state.write(expression["dreg"], cells)
-
-    def _meta(self, expression, state, rest):
-        key, space = expression["key"], self.space
-        if "sreg" in expression:
-            if key == _META_MARK:
-                return self._assign(state, expression, "meta mark", rest)
-            return None
-        hook = self._where[3]
-        if key == _META_NFPROTO:
-            netdev = self._where[0]["family"] == "netdev"
-            cells = [5 if netdev else 2 if space.family == "ip" else 10]
-        elif key == _META_PROTOCOL:
-            cells = [0x08, 0x00] if space.family == "ip" else [0x86, 0xDD]
-        elif key == _META_L4PROTO:
-            cells = space.cells(space.views["protocol"])
-        elif key in (_META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME):
-            view = space.views[{4: "iif", 5: "oif", 6: "iifname", 7: "oifname"}[key]]
-            absent = (OUTPUT,) if view.rank == IIF else (PREROUTING, INPUT, INGRESS)
-            cells = [0] * view.size if hook in absent else space.cells(view)
-        elif key == _META_SKUID:
-            self._require(state, {UID: [(0, NO_UID - 1)]}, None)
-            cells = space.cells(space.views["skuid"])
-        elif key in _META_TIMES:
-            view = space.free_view(f"{_META[key][0]} ({self.place()})", _META[key][1])
-            cells = space.cells(view)
-        elif key in _META:
-            cells = space.cells(space.free_view(*_META[key]))
-            if key in (11, 17, 18, 21, 22, 26, 27, 33, 34):
-                state.diagrams.append(self.space_atom(f"{_META[key][0]} is known"))
-        else:
-            raise _Unsupported(f"meta key {key}")
-        state.write(expression["dreg"], cells)
-        return None
-
-    def _ct(self, expression, state, rest):
-        key, space = expression["key"], self.space
-        if "sreg" in expression:
-            if key == _CT_MARK:
-                return self._assign(state, expression, "ct mark", rest)
-            return None
-        if key == _CT_STATE:
-            state.write(expression["dreg"], space.cells(space.views["state"]))
-            return None
-        # Everything else of connection tracking exists for tracked packets only; without it the rule breaks.
-        self._require(state, {STATE: [(ESTABLISHED, NEW)]}, None)
-        if key == _CT_L3PROTOCOL:
-            cells = [2 if space.family == "ip" else 10]
-        elif key == _CT_PROTOCOL:
-            cells = space.cells(space.views["protocol"])
-        elif key == _CT_DIRECTION:
-            cells = space.cells(space.views["direction"])
-        elif key == _CT_STATUS:
-            cells = space.status_cells()
-        elif key in _CT:
-            name, size = _CT[key]
-            if "direction" in expression:
-                name = f"{name} {('original', 'reply')[expression['direction'] & 1]}"
-            if size == 16 and key in (8, 9):
-                size = space.bits // 8
-            cells = space.cells(space.free_view(name, size))
-            if key in (6, 13):
-                state.diagrams.append(self.space_atom(f"{name} is known"))
-        else:
-            raise _Unsupported(f"ct key {key}")
-        state.write(expression["dreg"], cells)
-        return None
-
-    def _assign(self, state, expression, name, rest):
-        """A mark gets a new value: a known one, or one that nobody knows."""
-        view, cells = self.space.free_view(name, 4), state.read(expression["sreg"], 4)
-        if all(isinstance(cell, int) for cell in cells):
-            value = sum(cell << view.shift(at) for at, cell in enumerate(cells))
-        else:
-            value = self.space.unknown_value(view.rank, f"{name} ({self.place()})")
-        return self._after({view.rank: value}, state, rest)
-
-    def _fib(self, expression, state, _rest):
-        state.write(expression["dreg"], self.route_cells(expression))
-
-    def route_cells(self, expression):
-        """The cells of what a route lookup answers."""
-        cells = self.host.fib(self.space, expression, self._where[3]) if self.host else None
-        if cells is None:
-            size = 16 if expression["result"] == _FIB_OIFNAME else 4
-            flags = expression["flags"]
-            words = [word for bit, word in ((1, "saddr"), (2, "daddr"), (4, "mark"), (8, "iif"), (16, "oif")) if flags & bit]
-            result = {1: "oif", 2: "oifname", 3: "type"}.get(expression["result"], "?")
-            if flags & _FIB_PRESENT:
-                result, size = result + " exists", 1
-            cells = self.space.cells(self.space.free_view(f"fib {' . '.join(words)} {result}", size))
-        return cells
-
-    def _free_load(self, expression, state, _rest):
-        """A value that the host's state decides and that may be missing."""
-        name = expression["expr"]
-        details = " ".join(f"{key} {value}" for key, value in sorted(expression.items()) if key in ("key", "level", "type"))
-        if name in ("numgen", "hash"):
-            view = self.space.free_view(f"{name} ({self.place()})", 4)
-        else:
-            view = self.space.free_view(f"{name} {details}".strip(), 16 if name in ("socket", "osf", "xfrm") else 4)
-            state.diagrams.append(self.space_atom(f"{name} {details}".strip() + " is known"))
-        state.write(expression["dreg"], self.space.cells(view))
 
     # -- sets ----------------------------------------------------------------------------------------------------------
 
@@ -610,14 +422,14 @@ class Rules:
                 return None
         is_map = "dreg" in expression
         if is_map and len(values) > _MOST_BRANCHES and expression["dreg"] != 0:
-            raise _Unsupported(f"map {name} with {len(values)} different values")
+            raise Unsupported(f"map {name} with {len(values)} different values")
         if entries:
             test = Membership(entries, one["field_lens"], missing)
             failed = []
             _none, selector = self.space.condition(cells, test, state.box, lambda: failed.append(1) or self.cont)
             if failed:
                 if is_map:
-                    raise _Unsupported(what)
+                    raise Unsupported(what)
                 state.diagrams.append(self.atom(what))
                 return None
         else:
@@ -657,7 +469,7 @@ class Rules:
             diagram = self._verdict(value, branch)
             return self._run(rest, branch) if diagram is None else diagram
         if value is None:
-            raise _Unsupported("a map to objects")
+            raise Unsupported("a map to objects")
         branch.write(expression["dreg"], list(value))
         return self._run(rest, branch)
 
@@ -692,7 +504,7 @@ class Rules:
 
     def hop_cells(self):
         """The cell of the time to live, or hop limit."""
-        return self.space.network_cells(8 if self.space.family == "ip" else 7, 1, self._where[3] in (FORWARD, POSTROUTING))
+        return self.space.network_cells(8 if self.space.family == "ip" else 7, 1, self.hook in (FORWARD, POSTROUTING))
 
     def no_tracking(self, state, rest):
         """The outcome of taking the packet out of connection tracking."""
@@ -703,7 +515,7 @@ class Rules:
         rank = self.space.free_view(name, 4).rank
         if value is None:
             value = self.space.unknown_value(rank, f"({self.place()})")
-        return self._after({rank: value}, state, rest)
+        return self.after({rank: value}, state, rest)
 
     def anything(self, reason, state, rest):
         """The outcome of something that this model has no words for."""
@@ -740,7 +552,7 @@ class Rules:
         selector = self.diagrams.select(
             STATE, [(INVALID, INVALID)], self.diagrams.terminal(("pick", 0)), self.diagrams.terminal(("pick", 1))
         )
-        return self.diagrams.apply(selector, (self._after({STATE: UNTRACKED}, state, rest), self._run(rest, state.branch())))
+        return self.diagrams.apply(selector, (self.after({STATE: UNTRACKED}, state, rest), self._run(rest, state.branch())))
 
     def _translated(self, environment):
         environment[NATTED] = 1
@@ -808,65 +620,11 @@ class Rules:
         state.diagrams.append(self.atom(f"{expression['expr']} lets the packet go on"))
 
 
-class _State:
-    """A rule while it runs: registers, and the conditions met so far."""
-
-    __slots__ = ("_bytes", "register", "cells", "box", "diagrams", "impossible")
-
-    def __init__(self):
-        self._bytes, self.box, self.diagrams, self.impossible = {}, {}, [], False
-        self.register, self.cells = None, ()  # what was written last, which is mostly overwritten before it is read byte by byte
-
-    def registers(self):
-        """The cells of all bytes."""
-        if self.register is not None:
-            at, size = register_offset(self.register), len(self.cells)
-            self._bytes.update(zip(range(at, at + size), self.cells))
-            for k in range(at + size, at + ((size + 3) & ~3)):
-                self._bytes[k] = 0
-            self.register = None
-        return self._bytes
-
-    def branch(self, rewritten=()):
-        """The state of what follows in the same rule, with no conditions of its own yet.
-
-        The protocol is kept: it tells how to read the transport header, and no rule can change it.
-        """
-        other = _State()
-        other._bytes = {
-            at: None if isinstance(cell, tuple) and _ranks(cell[0]) & set(rewritten) else cell
-            for at, cell in self.registers().items()
-        }
-        if PROTOCOL in self.box:
-            other.box = {PROTOCOL: self.box[PROTOCOL]}
-        return other
-
-    def write(self, register, cells):
-        """Cells into a register; the rest of the last word becomes zero."""
-        if self.register is not None and (self.register != register or len(self.cells) > len(cells)):
-            self.registers()
-        self.register, self.cells = register, cells
-
-    def read(self, register, size):
-        """The cells of a register."""
-        if register == self.register and size <= len(self.cells):
-            return list(self.cells[:size])
-        at, known = register_offset(register), self.registers()
-        return [known.get(at + k) for k in range(size)]
-
-
-def _ranks(owner):
-    """The fields that a view or a case looks at."""
-    if isinstance(owner, Case):
-        return {rank for cells in owner.cells for cell in cells if isinstance(cell, tuple) for rank in _ranks(cell[0])}
-    return {owner.rank}
-
-
 _HANDLERS = {
     "immediate": Rules._immediate, "cmp": Rules._cmp, "range": Rules._range, "bitwise": Rules._bitwise,
-    "byteorder": Rules._byteorder, "payload": Rules._payload, "exthdr": Rules._exthdr, "meta": Rules._meta,
-    "ct": Rules._ct, "fib": Rules._fib, "rt": Rules._free_load, "socket": Rules._free_load, "osf": Rules._free_load,
-    "xfrm": Rules._free_load, "tunnel": Rules._free_load, "numgen": Rules._free_load, "hash": Rules._free_load,
+    "byteorder": Rules._byteorder, "payload": nft_loads.payload, "exthdr": nft_loads.exthdr, "meta": nft_loads.meta,
+    "ct": nft_loads.ct, "fib": nft_loads.fib, "rt": nft_loads.free_load, "socket": nft_loads.free_load, "osf": nft_loads.free_load,
+    "xfrm": nft_loads.free_load, "tunnel": nft_loads.free_load, "numgen": nft_loads.free_load, "hash": nft_loads.free_load,
     "lookup": Rules._lookup, "dynset": Rules._dynset, "limit": Rules._stateful, "quota": Rules._stateful,
     "connlimit": Rules._stateful, "objref": Rules._objref, "match": Rules._match, "target": Rules._target,
     "reject": Rules._reject, "queue": Rules._queue, "notrack": Rules._notrack, "nat": Rules._nat, "masq": Rules._masq,

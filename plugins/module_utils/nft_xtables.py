@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     EQ,
     EXTENSIONS,
@@ -171,7 +172,7 @@ def _addrtype(rules, state, revision, info):
             continue
         if flags & 8:
             return False
-        cells = rules.route_cells({"result": 3, "flags": bit | (8 if flags & 4 else 0)})
+        cells = nft_loads.route_cells(rules, {"result": 3, "flags": bit | (8 if flags & 4 else 0)})
         entries = [(struct.pack("=I", kind), struct.pack("=I", kind), 0) for kind in range(12) if bool(mask >> kind & 1) != bool(inverted)]
         _member(rules, state, cells, entries)
     return True
