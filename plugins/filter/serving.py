@@ -24,6 +24,6 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        functions = (serving.kept_tokens, serving.planned_addresses, serving.serving_accounts, serving.serving_leftovers, serving.serving_secrets,
-                     serving.serving_units)
+        functions = (serving.kept_tokens, serving.planned_addresses, serving.planned_models, serving.serving_accounts, serving.serving_leftovers,
+                     serving.serving_secrets, serving.serving_units)
         return {function.__name__: guarded(function) for function in functions}

@@ -55,6 +55,25 @@ options:
       name:
         description: What the address is for, for the message.
         type: str
+  models:
+    description:
+      - Models of which the node has to hold exactly the pinned files, owned by root and writable by nobody else. A node whose model differs is
+        refused before anything is changed. Nothing of a model is ever changed.
+      - A file is read once, and again where its size, times or inode changed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Directory of the model.
+        type: str
+        required: true
+      checksums:
+        description:
+          - The sha256 of files by their path below the directory. Files that can hold code and are not among them are refused.
+          - The model is not verified when empty.
+        type: dict
+        default: {}
   groups:
     description: Groups.
     type: list
@@ -293,7 +312,7 @@ resources:
 import re
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, node_state, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, model_files, node_state, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.node_edge import Failed, Node
 
 
@@ -309,6 +328,7 @@ def arguments():
     return {
         "record": {"type": "str"},
         "addresses": items(address=name, interface={"type": "str"}, name={"type": "str"}),
+        "models": items(path=name, checksums={"type": "dict", "default": {}}),
         "groups": items(name=name, gid={"type": "int"}, system={"type": "bool", "default": True}, state=state),
         "users": items(
             name=name, uid={"type": "int"}, group={"type": "str"}, groups={"type": "list", "elements": "str", "default": []},
@@ -360,6 +380,9 @@ def main():
         module.fail_json(msg=f"record: {record!r} is no name; write lower-case letters, digits and _, at most 40")
     try:
         desired = node_state.Desired(module.params)
+        wrong = model_files.verify_all(module.params["models"], not module.check_mode) if module.params["models"] else []
+        if wrong:
+            raise node_state.Refusal(wrong)
         node = Node(module, desired)
         steps = node_state.difference(desired, node.observe())
         result = {"changed": bool(node_state.visible(steps)), "resources": node_state.resources(steps)}

@@ -390,3 +390,14 @@ def planned_addresses(node):
         {"name": segment, "address": address, **({"interface": node["interfaces"][segment]} if segment in node.get("interfaces", {}) else {})}
         for segment, addresses in node.get("addresses", {}).items() for address in addresses
     ]
+
+
+def planned_models(plan, host):
+    """The models of a node in the plan as `node_state` takes them, each directory once; none without a plan."""
+    node = plan.get("nodes", {}).get(host)
+    if node is None:
+        return []
+    instances, models = plan["clusters"][node["cluster"]]["instances"], {}
+    for instance in node["instances"]:
+        models.setdefault(instance["model"], {}).update(instances[instance["name"]]["model_checksums"])
+    return [{"path": path, "checksums": checksums} for path, checksums in models.items() if checksums]
