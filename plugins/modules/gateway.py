@@ -294,16 +294,18 @@ def strays():
 
 
 def absent():
-    """What a node without a gateway lacks."""
-    credentials = []
+    """What a node without a gateway lacks. The directory of credentials goes with the last of them, since roles share it."""
+    entries = []
     try:
-        credentials = [entry.path for entry in os.scandir(CREDENTIALS) if entry.name.endswith(".api-key")]
+        entries = [entry.path for entry in os.scandir(CREDENTIALS)]
     except FileNotFoundError:
         pass
+    credentials = [path for path in entries if path.endswith(".api-key")]
+    folders = [DIRECTORY, EXPIRY_FOLDER, f"/run/{EXPIRY}"] + ([CREDENTIALS] if credentials == entries else [])
     return {
         "groups": [{"name": USER, "state": "absent", "system": True}],
         "users": [{"name": USER, "state": "absent", "system": True, "home": "/nonexistent", "shell": "/usr/sbin/nologin"}],
-        "directories": [{"path": path, "mode": "0750", "state": "absent"} for path in (DIRECTORY, EXPIRY_FOLDER)],
+        "directories": [{"path": path, "mode": "0750", "state": "absent"} for path in folders],
         "files": [{"path": path, "mode": "0600", "state": "absent"} for path in credentials],
         "units": [{"name": name, "state": "absent"} for name in (UNIT, f"{EXPIRY}.timer", f"{EXPIRY}.service")],
     }
