@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -17,7 +18,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_fo
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import WaiverError, read_waivers
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose, without_ended_responders
 
 FORMATS = {
     "csv": ("report.csv", render_csv),
@@ -56,6 +57,7 @@ class ActionModule(ActionBase):
         except WaiverError as error:
             raise AnsibleActionFail(str(error)) from None
         seen, reasons = observations(task_vars["hostvars"], plan["nodes"])
+        seen = without_ended_responders(seen, time.time())
         composed = compose(plan, seen, vantage_addresses(task_vars), arguments["spread"], arguments["peers"])
         tried, probe_reasons = probes(task_vars["hostvars"], composed["vantage_points"])
         judgement = judge(plan, composed, seen, {**probe_reasons, **reasons}, tried, waivers, expired)

@@ -8,11 +8,11 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import audit_request
 
 
-def request_of(plan, host):
+def request_of(plan, host, udp_seconds=0):
     """As audit_request, with a message where the plan has no such node."""
     if host not in (plan.get("nodes") or {}):
         raise AnsibleFilterError(f"audit_request: the plan has no node {host}")
-    return audit_request(plan, host)
+    return audit_request(plan, host, udp_seconds)
 
 
 class FilterModule:

@@ -12,7 +12,7 @@ import pwd
 import stat
 import subprocess
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, udp_responder
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import read_accounts, read_sshd
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_witness import prove
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
@@ -30,10 +30,10 @@ def observe(request, run=None):
     """Observe everything asked for.
 
     request: {units: [name], users: [name], sysctls: [name, `*` and the slash form allowed], files: [path or pattern],
-    npus: [number], policy: what firewall_policy.read_policy takes, or None}.
+    npus: [number], responder: {nonce, addresses, ports, seconds, started} or None, policy: what firewall_policy.read_policy takes, or None}.
     run: callable for commands, `run(argv) -> (returncode, stdout, stderr)`.
-    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, npu, packet_filter, unknown}; a part that could not be
-    observed is None and `unknown` has its reason under its name.
+    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, npu, packet_filter, responder, unknown}; a part
+    that could not be observed is None and `unknown` has its reason under its name.
     """
     run = run or run_command
     units, users = list(request.get("units") or []), list(request.get("users") or [])
@@ -62,13 +62,23 @@ def observe(request, run=None):
             result[name] = None
             unknown[name] = f"{type(error).__name__}: {error}"[:300]
 
+    if request.get("responder"):
+        udp_responder.stop()
     for name, read in parts.items():
         part(name, read)
     for facts in (result["units"] or {}).values():
         files.extend([facts["properties"].get("FragmentPath") or "", *(facts["properties"].get("DropInPaths") or "").split()])
+    if request.get("responder"):
+        # Last, so that it is not observed itself.
+        part("responder", lambda: respond(**request["responder"]))
     part("files", lambda: read_files([path for path in files if path]))
     result["unknown"] = unknown
     return result
+
+
+def respond(nonce, addresses, ports, seconds, started):
+    """Start the responder of UDP probes; what was asked for, with the ports it answers on."""
+    return {"ports": udp_responder.start(nonce, addresses, ports, seconds), "nonce": nonce, "seconds": seconds, "started": started}
 
 
 def run_command(argv):

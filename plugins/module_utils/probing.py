@@ -15,7 +15,7 @@ import time
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, merge_ports, parse_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probe_packets import (
-    CLOSED, OPEN, REFUSED, Path, read_answer, receive_filter)
+    CLOSED, OPEN, REFUSED, Path, UdpPath, ip_packet, read_answer, receive_filter)
 
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
 SO_ATTACH_FILTER, SO_RCVBUFFORCE, IP_BIND_ADDRESS_NO_PORT = 26, 33, 24
@@ -37,10 +37,10 @@ def _address(text, what):
 
 
 def plan_paths(sources, targets):
-    """The paths to try: every source with every address of every target, of one family.
+    """The paths to try: every source with every address of every target, of one family, and once a protocol that has ports.
 
-    sources: [{segment, address}], targets: [{host, addresses: {segment: [address]}, tcp: [ports]}].
-    Returns [{host, protocol, segment, source, address, crossed, via, ports}] where `segment` is the source's, `crossed` tells that the
+    sources: [{segment, address}], targets: [{host, addresses: {segment: [address]}, tcp: [ports], udp: [ports], udp_nonce}].
+    Returns [{host, protocol, segment, source, address, crossed, via, ports, nonce}] where `segment` is the source's, `crossed` tells that the
     address lies on another segment, and `via` is the target's address on the source's segment (None where it has none).
     Raises ProbeError for what is no address or no port.
     """
@@ -48,7 +48,7 @@ def plan_paths(sources, targets):
     paths = []
     for target in targets:
         try:
-            ports = expand_ports(target.get("tcp") or [])
+            ports = {protocol: expand_ports(target.get(protocol) or []) for protocol in ("tcp", "udp")}
         except ValueError as error:
             raise ProbeError(f"targets, {target['host']}: {error}") from None
         addresses = [(segment, _address(address, f"targets, {target['host']}, {segment}"))
@@ -59,10 +59,10 @@ def plan_paths(sources, targets):
             for segment, address in addresses:
                 if address.version == source.version and address != source:
                     crossed = segment != source_segment
-                    paths.append({
-                        "host": target["host"], "protocol": "tcp", "segment": source_segment, "source": str(source), "address": str(address),
-                        "crossed": crossed, "via": str(neighbour) if crossed and neighbour else None, "ports": ports,
-                    })
+                    paths += [{
+                        "host": target["host"], "protocol": protocol, "segment": source_segment, "source": str(source), "address": str(address),
+                        "crossed": crossed, "via": str(neighbour) if crossed and neighbour else None, "ports": listed, "nonce": target.get("udp_nonce") or "",
+                    } for protocol, listed in ports.items() if listed or protocol == "tcp"]
     return paths
 
 
@@ -173,13 +173,14 @@ class RawProber:
             packed = [ipaddress.ip_address(outcome.path[key]).packed for key in ("source", "address")]
             family = socket.AF_INET if len(packed[0]) == 4 else socket.AF_INET6
             families[family] = None
-            path = Path(packed[0], packed[1], source_port, secret)
+            udp = outcome.path["protocol"] == "udp"
+            path = UdpPath(*packed, source_port, outcome.path["nonce"]) if udp else Path(*packed, source_port, secret)
             path.outcome = outcome
-            outcome.segments = path
-            self._by_pair[packed[0], packed[1]] = path
-            if source not in self._senders:
-                sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
-                self._senders[source] = sender
+            outcome.probes = path
+            self._by_pair[packed[0], packed[1], path.protocol] = path
+            if (source, path.protocol) not in self._senders:
+                sender = socket.socket(family, socket.SOCK_RAW, path.protocol)
+                self._senders[source, path.protocol] = sender
                 sender.bind((source, 0))
                 sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
                 sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -199,15 +200,16 @@ class RawProber:
         self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
 
     def _reserve(self, sources):
-        """A TCP port no one else on this host uses on any of the sources: bound, so that the kernel answers strays with a reset."""
+        """A port no one else on this host uses on any of the sources, for TCP and UDP: bound, so that the kernel answers strays with a reset."""
         for _attempt in range(20):
             port, bound = 0, []
             try:
                 for source in sources:
-                    holder = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_STREAM)
-                    bound.append(holder)
-                    holder.bind((source, port))
-                    port = holder.getsockname()[1]
+                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                        holder = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, kind)
+                        bound.append(holder)
+                        holder.bind((source, port))
+                        port = holder.getsockname()[1]
             except OSError as error:
                 for holder in bound:
                     holder.close()
@@ -216,7 +218,7 @@ class RawProber:
                 continue
             self._reserved = bound
             return port or 1
-        raise ProbeError("no free TCP port common to the source addresses was found")
+        raise ProbeError("no free port common to the source addresses was found")
 
     def close(self):
         """Give every socket back."""
@@ -264,18 +266,16 @@ class RawProber:
     def _resolve(self, outcome):
         """Make the kernel look for the neighbour: one probe to it, as on a direct path."""
         via = ipaddress.ip_address(outcome.path["via"]).packed
-        direct = self._by_pair.get((ipaddress.ip_address(outcome.path["source"]).packed, via))
+        source = ipaddress.ip_address(outcome.path["source"]).packed
+        direct = self._by_pair.get((source, via, socket.IPPROTO_TCP)) or self._by_pair.get((source, via, socket.IPPROTO_UDP))
         if direct is not None:
             self._send(direct.outcome, direct.outcome.path["ports"][0] if direct.outcome.path["ports"] else 1)
 
     def _send(self, outcome, port):
         """Send one probe; returns the reason where it could not leave, "" where it did, None where the queue is full."""
-        path = outcome.segments
+        path = outcome.probes
         try:
-            if getattr(outcome, "link", None):
-                self._frames.sendto(path.packet(path.syn(port)), outcome.link)
-            else:
-                self._senders[outcome.path["source"]].sendto(path.syn(port), (outcome.path["address"], 0))
+            self._emit(outcome, path.probe(port))
         except OSError as error:
             if error.errno in (errno.ENOBUFS, errno.EAGAIN):
                 return None
@@ -286,6 +286,13 @@ class RawProber:
                 return "the packet filter of this host refused to send it"
             return os.strerror(error.errno)
         return ""
+
+    def _emit(self, outcome, segment):
+        path = outcome.probes
+        if getattr(outcome, "link", None):
+            self._frames.sendto(ip_packet(path.source, path.destination, path.protocol, segment), outcome.link)
+        else:
+            self._senders[outcome.path["source"], path.protocol].sendto(segment, (outcome.path["address"], 0))
 
     def _attempt(self, outcomes, pace, retries, timeout):
         for _attempt in range(retries + 1):
@@ -329,16 +336,12 @@ class RawProber:
                 known = path.outcome.answers.get(port)
                 if known is None or found == OPEN:
                     path.outcome.answers[port] = found
-                if found == OPEN:
+                if found == OPEN and path.protocol == socket.IPPROTO_TCP:
                     self._reset(path, port)
 
     def _reset(self, path, port):
-        outcome = path.outcome
         try:
-            if getattr(outcome, "link", None):
-                self._frames.sendto(path.packet(path.reset(port)), outcome.link)
-            else:
-                self._senders[outcome.path["source"]].sendto(path.reset(port), (outcome.path["address"], 0))
+            self._emit(path.outcome, path.reset(port))
         except OSError:
             # The kernel resets the half-open connection as well; it expires in any case.
             return
@@ -375,8 +378,9 @@ class ConnectProber:
         limit = max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 64))
         pace = Pace(rate)
         for outcome in self.outcomes:
-            if outcome.path["crossed"]:
-                outcome.unsent = dict.fromkeys(outcome.path["ports"], "another segment's address needs raw sockets")
+            if outcome.path["crossed"] or outcome.path["protocol"] == "udp":
+                what = "another segment's address" if outcome.path["crossed"] else "UDP"
+                outcome.unsent = dict.fromkeys(outcome.path["ports"], f"{what} needs raw sockets")
         for _attempt in range(retries + 1):
             for outcome, port in interleave(self.outcomes):
                 if port in outcome.answers or port in outcome.unsent:

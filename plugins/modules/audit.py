@@ -41,6 +41,35 @@ options:
     type: list
     elements: int
     default: []
+  responder:
+    description:
+      - Start, after everything was observed, a process that answers the UDP probes of M(vllm_mindspore.hardening.probe) and ends by itself.
+      - It runs as C(nobody), answers only datagrams that hold what the nonce makes of the port, and with no more bytes than came in.
+        The responder of an earlier run is ended first.
+    type: dict
+    suboptions:
+      nonce:
+        description: What only this run knows.
+        type: str
+        required: true
+      addresses:
+        description: The addresses of this host to answer on.
+        type: list
+        elements: str
+        required: true
+      ports:
+        description: The UDP ports to answer on. Ports of other processes are left to them.
+        type: list
+        elements: int
+        required: true
+      seconds:
+        description: For how long, at most 3600.
+        type: int
+        required: true
+      started:
+        description: When the run asked for it, in seconds since the epoch on the controller; returned as it came.
+        type: int
+        required: true
   policy:
     description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not evaluated.
     type: dict
@@ -109,6 +138,9 @@ observation:
     npu:
       description: Driver, toolkit, device nodes, health and fabric of the NPUs, where O(npus) names some.
       type: dict
+    responder:
+      description: Ports, nonce, seconds and start of the UDP responder, where O(responder) was given.
+      type: dict
     packet_filter:
       description: What M(vllm_mindspore.hardening.verify_firewall) returns, where O(policy) was given.
       type: dict
@@ -130,6 +162,13 @@ def main():
             "files": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
             "npus": {"type": "list", "elements": "int", "default": []},
+            "responder": {"type": "dict", "options": {
+                "nonce": {"type": "str", "required": True},
+                "addresses": {"type": "list", "elements": "str", "required": True},
+                "ports": {"type": "list", "elements": "int", "required": True},
+                "seconds": {"type": "int", "required": True},
+                "started": {"type": "int", "required": True},
+            }},
             "policy": {"type": "dict"},
         },
         supports_check_mode=True,

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0), or at your option
 # GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Try TCP ports of other hosts from this one, and tell open, closed, refused and silent apart."""
+"""Try TCP and UDP ports of other hosts from this one, and tell open, closed, refused and silent apart."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ module: probe
 short_description: Try ports of other hosts from this one
 version_added: 0.1.0
 description:
-  - Sends TCP connection requests to the addresses given, from the source addresses given, and tells what came back.
+  - Sends TCP connection requests and UDP datagrams to the addresses given, from the source addresses given, and tells what came back.
   - With the privilege to open raw sockets it sends single SYN segments and never completes a connection, so that no
     service notices. This matters for engines that hang when a stranger merely connects.
     Without it, ordinary non-blocking connections are made and reset.
   - An address of a target that lies on another segment than the source is tried through the target's neighbour address
     on the source's segment. This is how a host of one segment reaches the other addresses of its neighbours when they follow
     the weak host model. It needs raw sockets.
+  - UDP needs raw sockets, and on the target the responder that O(targets[].udp_nonce) belongs to (M(vllm_mindspore.hardening.audit)):
+    without an answer, a datagram that a filter let through cannot be told from one that it dropped.
   - Nothing is sent to any address that is not listed.
 options:
   sources:
@@ -53,6 +55,15 @@ options:
         type: list
         elements: str
         default: []
+      udp:
+        description: The UDP ports to try on every address.
+        type: list
+        elements: str
+        default: []
+      udp_nonce:
+        description: What the responder on the target was started with.
+        type: str
+        default: ""
   method:
     description:
       - How to probe. V(raw) sends single segments, V(connect) makes connections, V(auto) takes V(raw) where the privilege is there.
@@ -109,8 +120,8 @@ sent:
   sample: 320
 paths:
   description:
-    - One entry for every pair of source and destination address.
-    - Every port tried is in exactly one of C(open) (connection accepted), C(closed) (reset), C(refused) (an ICMP
+    - One entry for every pair of source and destination address and protocol.
+    - Every port tried is in exactly one of C(open) (connection accepted, or datagram answered), C(closed) (reset), C(refused) (an ICMP
       message), C(silent) (no answer) and C(unsent) (it could not be sent, and C(why) tells the reason).
   returned: success
   type: list
@@ -145,6 +156,8 @@ def main():
                 "host": {"type": "str", "required": True},
                 "addresses": {"type": "dict", "required": True},
                 "tcp": {"type": "list", "elements": "str", "default": []},
+                "udp": {"type": "list", "elements": "str", "default": []},
+                "udp_nonce": {"type": "str", "default": ""},
             }},
             "method": {"type": "str", "choices": ["auto", "raw", "connect"], "default": "auto"},
             "rate": {"type": "int", "default": 5000},

@@ -1,9 +1,14 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""What to ask a node for, as the plan has it. Pure."""
+"""What to ask a node for, as the plan has it."""
 
 from __future__ import annotations
 
 import ipaddress
+import secrets
+import time
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import parse_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import KNOWN_UDP_PORTS, sample_range, spread_ports
 
 FIREWALL_UNIT = "vllm-hardening-firewall.service"
 FIREWALL_FILES = (
@@ -60,8 +65,21 @@ def filter_policy(plan, host):
     }
 
 
-def audit_request(plan, host):
-    """The arguments of the module ``audit`` for one node of the plan."""
+def responder(node, seconds):
+    """What the responder of UDP probes on a node has to answer, for a run that begins now; None for 0 seconds."""
+    if not seconds:
+        return None
+    ports = {*KNOWN_UDP_PORTS, *spread_ports(8)}
+    for flow in node["flows"]:
+        if flow["protocol"] == "udp":
+            for bounds in flow["ports"]:
+                ports.update(sample_range(*parse_ports(bounds)))
+    addresses = [address for listed in node["addresses"].values() for address in listed]
+    return {"nonce": secrets.token_hex(16), "addresses": addresses, "ports": sorted(ports), "seconds": seconds, "started": int(time.time())}
+
+
+def audit_request(plan, host, udp_seconds=0):
+    """The arguments of the module ``audit`` for one node of the plan. udp_seconds: for how long UDP is answered, 0 for not at all."""
     node = plan["nodes"][host]
     files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", IMAGES, *CREDENTIALS]
     for instance in node["instances"]:
@@ -73,5 +91,6 @@ def audit_request(plan, host):
         "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
         "files": list(dict.fromkeys(files)),
         "npus": (node.get("npus") or {}).get("numbers", []),
+        "responder": responder(node, udp_seconds),
         "policy": filter_policy(plan, host),
     }

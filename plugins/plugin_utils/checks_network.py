@@ -34,6 +34,7 @@ def _describe(row, cell):
 def _wire_unknown(node):
     reasons = [_describe(row, cell) for row, cell in _wire_cells(node, UNKNOWN)]
     reasons += [f"{entry['vantage']} {entry['source']} -> {entry['address']}: not tried" for entry in node.wire_missing]
+    reasons += [f"UDP was not tried: {reason}" for reason in [node.not_told("responder")] if reason]
     if reasons:
         raise Unknown("; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""))
     if not node.wire_rows:

@@ -50,6 +50,11 @@ class Node:
             raise Unknown(f"the host told nonsense for its {part}")
         return value
 
+    def not_told(self, part):
+        """Why a part that was asked for is missing from the observation; None where it is there, or was not asked for."""
+        unknown = self._observation.get("unknown") if isinstance(self._observation, dict) else None
+        return clip(unknown[part]) if isinstance(unknown, dict) and unknown.get(part) else None
+
     @property
     def instances(self):
         """The planned instances. Raises NotApplicable where there is none."""

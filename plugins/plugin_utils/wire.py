@@ -14,6 +14,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports imp
 KNOWN_PORTS = (
     22, 80, 111, 443, 2375, 5000, 5557, 5600, 5601, 5710, 6000, 6379, 7000, 8000, 8080, 8118, 8265, 8443, 8998, 9090, 9100, 9256, 10001, 12213, 14579,
     16309, 16666, 18000, 29500, 29501, 29550, 44217, 44227, 52365, 60000, 60031)
+# UDP: name, time, RPC, NetBIOS, SNMP, IKE, syslog, VXLAN, RoCE v2, multicast name services, memcached.
+KNOWN_UDP_PORTS = (53, 67, 69, 111, 123, 137, 161, 389, 500, 514, 1900, 4500, 4789, 4791, 5353, 5355, 11211)
 OK_OPEN, OK_BLOCKED, LEAK, BROKEN, UNKNOWN = "ok-open", "ok-blocked", "LEAK", "BROKEN", "UNKNOWN"
 RESULTS = (OK_OPEN, OK_BLOCKED, LEAK, BROKEN, UNKNOWN)
 PASSED = {"open": "accepted", "closed": "reset, so no filter dropped it"}
@@ -104,7 +106,7 @@ def compose(plan, observations, addresses, spread=64, peers=8):
 
     observations: {host: observation or None}; addresses: {vantage point outside the plan: {segment: address or list}}.
     Every node is tried by the next `peers` nodes of its cluster in ring order, and by every vantage point outside the plan.
-    Returns {targets: {host: {host, addresses, tcp}}, vantage_points: {name: {sources: [{segment, address}], hosts: [host]}}}.
+    Returns {targets: {host: {host, addresses, tcp, udp, udp_nonce}}, vantage_points: {name: {sources: [{segment, address}], hosts: [host]}}}.
     """
     targets = {}
     general = set(KNOWN_PORTS) | set(spread_ports(spread))
@@ -117,7 +119,7 @@ def compose(plan, observations, addresses, spread=64, peers=8):
         ports.discard(0)
         targets[host] = {
             "host": host, "addresses": {segment: list(listed) for segment, listed in node["addresses"].items()},
-            "tcp": [format_ports(bounds) for bounds in merge_ports((port, port) for port in ports)],
+            "tcp": [format_ports(bounds) for bounds in merge_ports((port, port) for port in ports)], **_udp_target(observations.get(host)),
         }
     points = {}
     for cluster in plan["clusters"].values():
@@ -129,6 +131,32 @@ def compose(plan, observations, addresses, spread=64, peers=8):
     for name, listed in addresses.items():
         points[name] = {"sources": _sources(listed), "hosts": list(targets)}
     return {"targets": targets, "vantage_points": points}
+
+
+def _udp_target(observation):
+    """Which UDP ports of a host are tried: those its responder answers on."""
+    answers = (observation or {}).get("responder")
+    if not isinstance(answers, dict) or not isinstance(answers.get("ports"), list):
+        return {"udp": [], "udp_nonce": ""}
+    ports = [port for port in answers["ports"] if isinstance(port, int) and 0 < port <= 65535]
+    return {"udp": [format_ports(bounds) for bounds in merge_ports((port, port) for port in ports)], "udp_nonce": str(answers.get("nonce") or "")}
+
+
+def without_ended_responders(observations, now):
+    """The observations without the responders that had ended by `now`, in seconds since the epoch: their silence means nothing."""
+    left = {}
+    for host, observation in observations.items():
+        answers = observation.get("responder") if isinstance(observation, dict) else None
+        try:
+            ended = bool(answers) and answers["started"] + answers["seconds"] < now
+        except (KeyError, TypeError):
+            ended = True
+        left[host] = observation
+        if ended:
+            told = observation.get("unknown")
+            reason = "the responder of UDP probes had ended before all had probed: raise vllm_audit_udp_seconds"
+            left[host] = {**observation, "responder": None, "unknown": {**(told if isinstance(told, dict) else {}), "responder": reason}}
+    return left
 
 
 def _sources(addresses):
@@ -169,7 +197,7 @@ def judge_wire(plan, composed, probes):
     """Compare what was tried with the plan.
 
     probes: {vantage point: result of the module probe, or None where there is none}.
-    Returns {counts, rows: [{vantage, segment, source, host, address, to_segment, crossed, protocol, cells, why}], missing: [{vantage, host, reason}]}.
+    Returns {counts, rows: [{vantage, segment, source, host, address, to_segment, crossed, protocol, cells, why}], missing: [{vantage, source, host, address}]}.
     Counts are numbers of (source, address, port).
     """
     planned = Planned(plan)
@@ -177,13 +205,14 @@ def judge_wire(plan, composed, probes):
                 for host, node in plan["nodes"].items() for segment, listed in node["addresses"].items() for address in listed}
     counts = dict.fromkeys(RESULTS, 0)
     rows, missing = [], []
+    protocols = {host: [name for name in ("tcp", "udp") if target.get(name)] for host, target in composed["targets"].items()}
     for vantage, point in composed["vantage_points"].items():
         probe = probes.get(vantage)
         paths = probe.get("paths") if isinstance(probe, dict) else None
         tried = set()
         for path in paths if isinstance(paths, list) else []:
             row = _checked_path(path, segments, point)
-            if row is None:
+            if row is None or row["protocol"] not in protocols[row["host"]]:
                 continue
             try:
                 cells = judge_path(planned, row)
@@ -191,7 +220,7 @@ def judge_wire(plan, composed, probes):
                 continue
             if not cells:
                 continue
-            tried.add((row["source"], row["host"], row["address"]))
+            tried.add((row["source"], row["host"], row["address"], row["protocol"]))
             for cell in cells:
                 counts[cell["result"]] += cell["count"]
             rows.append({"vantage": vantage, "to_segment": segments[row["host"], row["address"]], "cells": cells,
@@ -201,9 +230,12 @@ def judge_wire(plan, composed, probes):
                 for listed in plan["nodes"][host]["addresses"].values():
                     for address in listed:
                         same_family = (":" in address) == (":" in source["address"])
-                        if same_family and address != source["address"] and (source["address"], host, address) not in tried:
-                            missing.append({"vantage": vantage, "source": source["address"], "host": host, "address": address})
-                            counts[UNKNOWN] += 1
+                        if not same_family or address == source["address"]:
+                            continue
+                        for protocol in protocols[host]:
+                            if (source["address"], host, address, protocol) not in tried:
+                                missing.append({"vantage": vantage, "source": source["address"], "host": host, "address": f"{address} {protocol}"})
+                                counts[UNKNOWN] += 1
     return {"counts": counts, "rows": rows, "missing": missing}
 
 

@@ -80,6 +80,7 @@ FAULTS = [
     fault("table asleep", f"nft 'add table {TABLE} {{ flags dormant; }}'", RELOAD_FILTER, "NET-01", "NET-03", "FW-01", "FW-04"),
     fault("everything flushed", "nft flush ruleset", RELOAD_FILTER, "NET-01", "NET-03", "FW-01"),
     fault("foreign accept in our chain", f"nft insert rule {TABLE} input tcp dport 2375 accept", RELOAD_FILTER, "NET-01", "NET-03"),
+    fault("foreign accept of UDP", f"nft insert rule {TABLE} input udp dport 4791 accept", RELOAD_FILTER, "NET-01", "NET-03"),
     fault("peers widened by a stranger", f"nft insert rule {TABLE} input ip saddr @B@.2.67 accept", RELOAD_FILTER, "NET-01", "NET-03"),
     fault("foreign drop of a planned flow", "nft 'add table inet foreign; add chain inet foreign i { type filter hook input priority -10; }; "
           "add rule inet foreign i tcp dport 28000-31999 drop'", "nft delete table inet foreign", "NET-02", "NET-03"),

@@ -29,7 +29,9 @@ WAIT, BAR = 0.25, 1.5
 FILTER = f"""table inet bench {{ chain input {{ type filter hook input priority 0; policy drop;
   meta l4proto icmp accept
   tcp dport {REFUSED[0]}-{REFUSED[1]} reject
-  tcp dport {OPEN[0]}-{RESET[1]} accept }} }}"""
+  tcp dport {OPEN[0]}-{RESET[1]} accept
+}} }}
+"""
 LISTEN = f"""
 import socket, time
 kept = []

@@ -341,3 +341,13 @@ def test_every_recommendation_is_answered_by_a_control_and_every_source_is_known
     known = {**RECOMMENDATIONS, **ADDITIONS}
     cited = {source for control in CONTROLS for source in control.sources}
     assert cited == set(known)
+
+
+def test_udp_that_was_asked_for_and_not_answered_is_unknown():
+    seen = observations()
+    seen["npu02"]["responder"] = None
+    seen["npu02"]["unknown"] = {"responder": "OSError: none of the ports could be bound"}
+    result = judge(PLAN, composed(seen), seen, {}, probes(composed(seen)))
+    found = {finding["host"]: finding for finding in result["findings"] if finding["control"] == "NET-01"}
+    assert found["npu01"]["status"] == "pass"
+    assert found["npu02"]["status"] == "unknown" and "UDP was not tried" in found["npu02"]["observed"]

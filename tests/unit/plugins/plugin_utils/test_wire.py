@@ -9,13 +9,14 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import expand_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import (
-    BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN, Planned, compose, judge_wire, sample_range, spread_ports)
+    BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN, Planned, compose, judge_wire, sample_range, spread_ports, without_ended_responders)
 
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
     PLAN,
     VANTAGE_POINTS,
     composed,
     observation,
+    observations,
     path_of,
     probes,
 )
@@ -152,3 +153,60 @@ def test_flows_without_interface_are_judged_by_addresses_alone():
 def test_vantage_points_may_have_several_addresses_on_a_segment():
     points = compose(PLAN, {}, {**VANTAGE_POINTS, "dual": {"api": ["10.77.1.140", "fd00:77:1::140"]}})["vantage_points"]
     assert len(points["dual"]["sources"]) == 2
+
+
+def with_responders(started=1000):
+    seen = observations()
+    for host, told in seen.items():
+        told["responder"] = {"ports": [53, 4791], "nonce": f"nonce of {host}", "seconds": 180, "started": started}
+    return seen
+
+
+def udp_paths(targets, answers=()):
+    """What the vantage points report of UDP where only `answers` come back."""
+    results = probes(targets)
+    for name, point in targets["vantage_points"].items():
+        for path in list(results[name]["paths"]):
+            ports = targets["targets"][path["host"]]["udp"]
+            opened = [port for port in ports if (name, path["host"], port) in answers]
+            results[name]["paths"].append({**path, "protocol": "udp", "open": opened, "silent": [port for port in ports if port not in opened], "closed": []})
+        assert point["hosts"]
+    return results
+
+
+def test_udp_is_tried_where_a_responder_answers():
+    targets = composed(with_responders())
+    assert targets["targets"]["npu01"]["udp"] == ["53", "4791"]
+    assert targets["targets"]["npu01"]["udp_nonce"] == "nonce of npu01"
+    assert composed()["targets"]["npu01"]["udp"] == []
+
+
+def test_an_answered_datagram_is_a_leak():
+    targets = composed(with_responders())
+    result = judge_wire(PLAN, targets, udp_paths(targets, {("rogue", "npu02", "4791")}))
+    leaks = [(row["vantage"], row["host"], row["protocol"], cell["ports"]) for row in result["rows"] for cell in row["cells"] if cell["result"] == "LEAK"]
+    assert set(map(str, leaks)) == {str(("rogue", "npu02", "udp", ["4791"]))}
+    assert result["counts"]["UNKNOWN"] == 0
+
+
+def test_udp_that_a_vantage_point_did_not_try_is_unknown():
+    targets = composed(with_responders())
+    result = judge_wire(PLAN, targets, probes(targets))
+    assert result["missing"] and all(entry["address"].endswith(" udp") for entry in result["missing"])
+
+
+def test_silence_after_the_responders_end_means_nothing():
+    seen = without_ended_responders(with_responders(), 1181)
+    targets = composed(seen)
+    assert targets["targets"]["npu01"]["udp"] == []
+    assert "vllm_audit_udp_seconds" in seen["npu01"]["unknown"]["responder"]
+    assert without_ended_responders(with_responders(), 1180) == with_responders()
+    result = judge_wire(PLAN, targets, udp_paths(composed(with_responders())))
+    assert not [row for row in result["rows"] if row["protocol"] == "udp"]
+
+
+@pytest.mark.parametrize("nonsense", [{"ports": "all"}, {"ports": [53], "seconds": "x", "started": 5}, [], 7])
+def test_a_responder_that_is_none_is_not_believed(nonsense):
+    seen = with_responders()
+    seen["npu01"]["responder"] = nonsense
+    assert composed(without_ended_responders(seen, 1100))["targets"]["npu01"]["udp"] == []
