@@ -52,11 +52,18 @@ def digest(params):
 
 
 @contextlib.contextmanager
-def lock(seconds=LOCK_SECONDS, path=LOCK):
-    """Hold the lock of what is applied. Raises Busy where another process has it for longer, OSError where there is no such path."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+def lock(seconds=LOCK_SECONDS, path=LOCK, make=True):
+    """Hold the lock of what is applied. Raises Busy where another process has it for longer, OSError where it cannot be opened.
+
+    make: whether to make it where it is not there; whoever may only read takes it so, and where it is missing nobody has applied anything since the start.
+    """
+    if make:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    elif not os.path.exists(path):
+        yield
+        return
     until = time.monotonic() + seconds
-    with open(path, "a", encoding="utf-8") as stream:
+    with open(path, "a" if make else "r", encoding="utf-8") as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -161,9 +161,7 @@ class FirewallGuard:
     def check(self):
         """Compare and correct. Returns the seconds after which to look again although nothing happens, or None."""
         self.trust()
-        snapshot = nft_ruleset.read_ruleset(guard.NAME, guard.FAMILY)["tables"]
-        table = snapshot[0] if snapshot else None
-        live = fingerprint(nft_ruleset.canonical(table)) if table else ""
+        table, live = self.table()
         self.records.set("last_check_timestamp_seconds", int(time.time()))
         if live and live == self.wanted():
             return self.in_order(table, live)
@@ -174,7 +172,21 @@ class FirewallGuard:
         if lock is None:
             return BUSY_SECONDS
         with lock:
-            return self.hold() or self.restore(table, live)
+            return self.hold() or self.check_again()
+
+    def check_again(self):
+        """Compare once more and correct, with the lock held and no change under way: only now does what is on disk stay what it is."""
+        self.trust()
+        if self.distrusted_since is not None and self.distrust is None:
+            return BUSY_SECONDS
+        table, live = self.table()
+        return self.in_order(table, live) if live and live == self.wanted() else self.restore(table, live)
+
+    @staticmethod
+    def table():
+        """Our table as the kernel holds it, and its fingerprint; ``(None, "")`` where there is none."""
+        tables = nft_ruleset.read_ruleset(guard.NAME, guard.FAMILY)["tables"]
+        return (tables[0], fingerprint(nft_ruleset.canonical(tables[0]))) if tables else (None, "")
 
     def in_order(self, table, live):
         if self.good != live:
@@ -197,8 +209,6 @@ class FirewallGuard:
         if self.window.look():
             self.tell("seen", "the table differs during maintenance")
             return REST_SECONDS
-        if self.distrusted_since is not None and self.distrust is None:
-            return BUSY_SECONDS
         return self.pace.wait(now()) or None
 
     def changes(self):
@@ -256,9 +266,8 @@ class FirewallGuard:
             self.records.set("alarm", 1, kind="ruleset")
             return max(self.pace.wait(now()), BUSY_SECONDS)
         ended = now()
-        found = nft_ruleset.read_ruleset(guard.NAME, guard.FAMILY)["tables"]
-        after = fingerprint(nft_ruleset.canonical(found[0])) if found else ""
-        words = guard.rules_in_words(found[0] if found else None)
+        found, after = self.table()
+        words = guard.rules_in_words(found)
         before, now_there = guard.changed_lines(had, words)
         state = "the table was gone" if table is None else "rules of the table were changed" if before or now_there else "flags of the table were changed"
         took = ended - self.began

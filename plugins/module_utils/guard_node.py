@@ -78,18 +78,29 @@ class Parameters:
 
     def look(self):
         """Compare and correct."""
+        if not self.differing():
+            return
+        try:
+            with applied.lock(0.0, make=False):
+                self.correct(self.differing())  # what was applied may be new by now, and is not while the lock is held
+        except applied.Busy:
+            return
+
+    def differing(self):
+        """``[(key, value there, value applied)]``."""
+        found = []
         for params in self.applied.look().values():
             values = {key: str(value) for key, value in ((params.get("sysctls") or {}).get("values") or {}).items()}
-            if values:
-                self.compare(values)
+            live = node_edge.observe_sysctls(_Values(values), ())
+            for key, value in node_state.sysctl_wanted(values, live).items():
+                if live[key] is not None and node_state.normal_sysctl(key, live[key]) != node_state.normal_sysctl(key, value):
+                    found.append((key, live[key], value))
+        self.told &= {key for key, _have, _value in found}
+        return found
 
-    def compare(self, values):
-        live = node_edge.observe_sysctls(_Values(values), ())
-        for key, value in node_state.sysctl_wanted(values, live).items():
-            have = live[key]
-            if have is None or node_state.normal_sysctl(key, have) == node_state.normal_sysctl(key, value):
-                self.told.discard(key)
-                continue
+    def correct(self, differing):
+        """Write what was applied."""
+        for key, have, value in differing:
             if self.window.look() or self.pace.wait(now()):
                 continue
             self.pace.note(now())
