@@ -158,7 +158,7 @@ class Host:
         self.data = data
         self._indexes = {one["name"]: one["index"] for one in data["interfaces"]}
         self._loopback = {one["index"] for one in data["interfaces"] if one["loopback"]}
-        self._lookups = {}
+        self._lookups, self._addresses = {}, {}
 
     def is_loopback(self, index):
         """Whether the interface with this index is a loopback."""
@@ -166,14 +166,13 @@ class Host:
 
     def addresses(self, family, index=None):
         """The host's own addresses of a family as integers, of one interface or (without loopback's) of all."""
-        result = []
-        for interface in self.data["interfaces"]:
-            if interface["index"] == index or (index is None and not interface["loopback"]):
-                for text in interface["addresses"]:
-                    address = ipaddress.ip_interface(text).ip
-                    if address.version == (4 if family == "ip" else 6):
-                        result.append(int(address))
-        return result
+        known = self._addresses.get((family, index))
+        if known is None:
+            interfaces = [one for one in self.data["interfaces"] if one["index"] == index or (index is None and not one["loopback"])]
+            found = [ipaddress.ip_interface(text).ip for one in interfaces for text in one["addresses"]]
+            known = tuple(int(address) for address in found if address.version == (4 if family == "ip" else 6))
+            self._addresses[family, index] = known
+        return list(known)
 
     def first_address(self, family, interface):
         """The address that `redirect` writes for packets from a Space's interface, or None where it has none."""

@@ -128,6 +128,14 @@ def _chain(table, chain, packet, hook):
 
 def _rule(table, rule, packet):
     """The verdict of a rule, None where it has none or does not match."""
+    # What a kind of rejection is possible for is asked before anything else in its rule, whatever that sets.
+    for statement in rule:
+        if statement[0] == "reject" and (
+            (statement[1].startswith("icmp ") and packet["family"] != "ip")
+            or (statement[1].startswith("icmpv6") and packet["family"] != "ip6")
+            or (statement[1] == "tcp reset" and packet["protocol"] != 6)
+        ):
+            return None
     for statement in rule:
         kind = statement[0]
         if kind == "match":
@@ -175,12 +183,6 @@ def _rule(table, rule, packet):
         elif kind == "dnat" and (":" in statement[1]) != (packet["family"] == "ip6"):
             # A translation to an address of the other family is none; the rule just ends.
             continue
-        elif kind == "reject" and (
-            (statement[1].startswith("icmp ") and packet["family"] != "ip")
-            or (statement[1].startswith("icmpv6") and packet["family"] != "ip6")
-            or (statement[1] == "tcp reset" and packet["protocol"] != 6)
-        ):
-            return None
         else:
             return statement
     return None
