@@ -536,7 +536,7 @@ LOG_PREFIX = re.compile(r"^(?:\([^)]*\)\s*)?(?:ERROR|CRITICAL|FATAL)\s+[\d-]+\s+
 QUIET = re.compile(r"\b(?:INFO|DEBUG|WARNING|WARN)\b")
 LOUD = re.compile(
     r"\b(?:ERROR|CRITICAL|FATAL)\b|Traceback \(most recent call last\)|\berror:|\bFailed (?:to|at)\b|\bfailed (?:to|at)\b"
-    r"|Permission denied|No such file or directory|not permitted"
+    r"|Permission denied|No such file or directory|not permitted|code=exited, status=(?!0/)\d+/"
 )
 
 

@@ -16,7 +16,7 @@ import tarfile
 
 PLACE = "/opt/vllm/current"
 SYSTEM = (
-    "bin", "etc/ld.so.cache", "etc/ld.so.conf", "etc/ld.so.conf.d", "etc/nsswitch.conf", "lib", "lib64", "sbin", "usr/bin", "usr/lib", "usr/share/zoneinfo",
+    "bin", "etc/ld.so.cache", "etc/ld.so.conf", "etc/ld.so.conf.d", "etc/nsswitch.conf", "lib", "lib64", "sbin", "usr/bin", "usr/lib", "usr/lib64",
 )
 EMPTY = ("dev", "etc", "proc", "root", "run", "srv", "sys", "tmp", "usr/local", "var/cache", "var/lib", "var/tmp")
 
