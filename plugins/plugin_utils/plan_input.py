@@ -103,6 +103,9 @@ def _read_cluster(reader, name, hosts, controller):
     metrics_port = plan_gateway.read_gateway(reader, shared, ephemeral, monitors)
     behind = shared.get("vllm_cluster_gateway") is True
     instances = read_instances(reader, shared.get("vllm_cluster_instances"), nodes, ephemeral, behind)
+    forwarding = shared.get("vllm_cluster_forwarding", False)
+    if not isinstance(forwarding, bool):
+        reader.problem("vllm_cluster_forwarding", forwarding, "is neither true nor false", "Write one of them")
     _addresses_present(reader, nodes, instances, networks)
     _ports_used_twice(reader, instances, ssh_port, metrics_port)
     _npus_used_twice(reader, instances, nodes)
@@ -114,7 +117,7 @@ def _read_cluster(reader, name, hosts, controller):
         monitors=monitors,
         ephemeral_ports=ephemeral,
         ssh_port=ssh_port,
-        forwarding=bool(shared.get("vllm_cluster_forwarding", False)),
+        forwarding=forwarding is True,
         metrics_port=metrics_port,
         nodes=nodes,
         instances=instances,

@@ -15,6 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_mode
     DEFAULT_PORTS,
     ENGINES,
     HCCL_PORTS,
+    MASTER_PORTS,
     MINDSPORE_PORTS,
     TOPOLOGIES,
     Instance,
@@ -97,6 +98,7 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
         rpc_port = reader.port(f"{path}.rpc_port", raw.get("rpc_port"), ephemeral)
         if rpc_port is not None and len(reader.problems) == before:
             master_port = reader.port(f"{path}.master_port", raw.get("master_port", rpc_port + 1), ephemeral)
+            _master_ports_are_free(reader, f"{path}.master_port", master_port, ephemeral)
     else:
         for key in ("rpc_port", "master_port"):
             if raw.get(key) is not None:
@@ -142,6 +144,20 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
         **behind,
         **sizes,
     )
+
+
+def _master_ports_are_free(reader, path, first, ephemeral):
+    """The ports after the master port are taken as well."""
+    last = (first or 0) + MASTER_PORTS - 1
+    for low, what in (
+        (MINDSPORE_PORTS[0], "those of MindSpore"),
+        (HCCL_PORTS[0], "those of HCCL"),
+        (ephemeral[0], "the ephemeral range"),
+        (65536, "the end of all ports"),
+    ):
+        if first and first < low <= last:
+            trouble = f"and the {MASTER_PORTS - 1} ports after it reach {what} at {low}"
+            reader.problem(path, first, trouble, f"Write a master_port of at most {low - MASTER_PORTS}")
 
 
 def _sizes_fit_nodes(reader, path, topology, sizes, members):
