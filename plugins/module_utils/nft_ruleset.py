@@ -133,12 +133,12 @@ def _generation(netlink):
 
 def _whole_dump(netlink, message_type, body):
     """A dump that was not interrupted. Raises DumpInterrupted where every one of a number of them was."""
-    for _attempt in range(_ATTEMPTS):
+    for _attempt in range(_ATTEMPTS - 1):
         try:
             return list(netlink.dump(message_type, body))
-        except DumpInterrupted as error:
-            interrupted = error
-    raise interrupted
+        except DumpInterrupted:
+            continue
+    return list(netlink.dump(message_type, body))
 
 
 def _read_once(netlink, wanted_table, wanted_family, steady=True):
