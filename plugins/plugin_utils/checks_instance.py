@@ -12,14 +12,14 @@ import re
 import shlex
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots, some
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT
 
 SETTINGS = {  # of flags and variables that have a control of their own
     "PAR-01": "--host", "PAR-02": "--port", "PAR-03": "--data-parallel-address", "PAR-04": "--data-parallel-rpc-port",
     "PAR-05": "VLLM_HOST_IP", "PAR-06": "VLLM_DP_MASTER_IP", "PAR-07": "VLLM_DP_MASTER_PORT",
 }
-DANGEROUS = (  # network-surface: vLLM envs.py; each opens an interface or turns data into code
-    "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_TORCH_PROFILER_DIR", "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
-    "VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP")
+# What the plan refuses; what tells of a secret in its name has a control of its own (PAR-11).
+DANGEROUS = tuple(name for name in DANGEROUS_ENVIRONMENT if not re.search("KEY|TOKEN", name))
 SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)[A-Z_]*=|--api-key(\s|=)", re.IGNORECASE)
 PRIVILEGED_CALLS = ("mount", "init_module", "finit_module", "delete_module", "reboot", "swapon", "pivot_root", "kexec_load", "bpf", "open_by_handle_at")
 ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
@@ -129,7 +129,7 @@ def nothing_dangerous(node):
         found = _environment(properties)
         problems += [f"{unit}: {name}={clip(found[name])}" for name in DANGEROUS
                      if found.get(name, "0") not in ("", "0") and str(instance["environment"].get(name)) != found[name]]
-    return "none of " + ", ".join(DANGEROUS), problems
+    return f"none of the {len(DANGEROUS)} variables that the plan refuses, such as {', '.join(DANGEROUS[:2])}", problems
 
 
 def no_secret_in_unit(node):
