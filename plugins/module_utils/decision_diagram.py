@@ -124,7 +124,12 @@ class Diagrams:
 
     def select(self, rank, intervals, inside, outside):
         """``inside`` where the field lies in one of the sorted, disjoint ``(low, high)`` intervals, else ``outside``."""
-        bounds, children, at, maximum = [], [], 0, self.fields[rank].maximum
+        maximum = self.fields[rank].maximum
+        if len(intervals) == 1:
+            (low, high), = intervals
+            if 0 < low and high < maximum:
+                return inside if inside == outside else self.node(rank, (low - 1, high, maximum), (outside, inside, outside))
+        bounds, children, at = [], [], 0
         for low, high in intervals:
             if low > at:
                 bounds.append(low - 1)
