@@ -336,6 +336,9 @@ def _read_extras(reader, path, value, planned, dangerous, what):
             reader.problem(f"{path}.{key}", setting, "is decided by the plan", "Remove it")
         elif base in dangerous:
             reader.problem(f"{path}.{key}", setting, dangerous[base], "Remove it")
+        elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
+            # A parser takes it for a flag where the one before needs no value.
+            reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")
         elif not isinstance(setting, (str, int, float, bool)) or "\n" in str(setting):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:

@@ -124,6 +124,11 @@ def test_flags_are_those_of_the_engine(arguments, trouble):
         assert trouble in refusal(hosts)
 
 
+@pytest.mark.parametrize("value", ["-1", -1, "-0.5", "x-y"])
+def test_a_negative_number_is_a_value(value):
+    assert str(value) in planned(inventory(arguments={"seed": value}))["instances"][0]["arguments"]
+
+
 @pytest.mark.parametrize("spelling", ["{0}", "--{0}", "{0}.part", "no-{0}"])
 @pytest.mark.parametrize("flag", sorted(DANGEROUS_FLAGS))
 def test_a_dangerous_flag_is_refused_however_it_is_spelled(flag, spelling):

@@ -148,6 +148,7 @@ CASES = {
     "arguments in a list": (inventory({"arguments": ["--max-model-len"]}), "vllm_cluster_instances[chat].arguments", "no mapping", "flags"),
     "a flag that is none": (inventory({"arguments": {"Max Len": 1}}), "vllm_cluster_instances[chat].arguments.Max Len", "no flag", "documents"),
     "a value that is none": (inventory({"arguments": {"max-model-len": [1]}}), "vllm_cluster_instances[chat].arguments.max-model-len", "plain value", "number"),
+    "a value that is a flag": (inventory({"arguments": {"seed": "--trust-remote-code"}}), "[chat].arguments.seed", "begins like a flag", "dash"),
     "a value of two lines": (inventory({"environment": {"X": "a\nb"}}), "vllm_cluster_instances[chat].environment.X", "plain value", "string"),
     "a flag of the plan": (inventory({"arguments": {"host": "::"}}), "vllm_cluster_instances[chat].arguments.host", "decided by the plan", "Remove"),
     "a dangerous variable": (
