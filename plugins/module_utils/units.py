@@ -47,7 +47,7 @@ def mask_secrets(text):
     masked, hide = [], False
     for word in text.split(" "):
         name, separator, value = word.partition("=")
-        secret = not value.lstrip('"').startswith(CREDENTIAL_READS) and any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
+        secret = not value.lstrip('"').replace("$$", "$").startswith(CREDENTIAL_READS) and any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
         if hide:
             word, hide = "(hidden)", False
         elif secret and separator:

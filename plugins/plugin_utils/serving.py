@@ -290,8 +290,9 @@ def unit_content(instance, options):
         SANDBOX.rstrip("\n"),
         *image_lines(instance, options),
         *(f"DeviceAllow={path} rw" for path in listed),
-        # Device nodes belong to groups that a user namespace of the unit does not map.
-        *([] if listed else ["PrivateUsers=yes"]),
+        # Device nodes belong to groups that a user namespace of the unit does not map. And the engine finds Ray by its processes, which
+        # ProtectProc= hides from a process of another user namespace.
+        *([] if listed or instance.get("ray") else ["PrivateUsers=yes"]),
         "IPAddressDeny=any",
         "IPAddressAllow=localhost",
         *(f"IPAddressAllow={network}" for network in allowed_networks(instance, options)),

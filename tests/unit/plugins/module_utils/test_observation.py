@@ -73,7 +73,8 @@ def test_files_are_described_without_following_links(tmp_path):
     ("A=1 VLLM_API_KEY=abc", "A=1 VLLM_API_KEY=(hidden)"), ("serve --api-key abc --port 1", "serve --api-key (hidden) --port 1"),
     ("serve --api-key=abc", "serve --api-key=(hidden)"), ("--ssl-keyfile /x", "--ssl-keyfile /x"), ("PASSWORD=x", "PASSWORD=(hidden)"),
     ('sh -c A_KEY="$(cat "$CREDENTIALS_DIRECTORY/A_KEY")"', 'sh -c A_KEY="$(cat "$CREDENTIALS_DIRECTORY/A_KEY")"'),
-    ('T_TOKEN_PATH="$CREDENTIALS_DIRECTORY/T"', 'T_TOKEN_PATH="$CREDENTIALS_DIRECTORY/T"')])
+    ('T_TOKEN_PATH="$$CREDENTIALS_DIRECTORY/T"', 'T_TOKEN_PATH="$$CREDENTIALS_DIRECTORY/T"'),
+    ("T_TOKEN=$CREDENTIALS", "T_TOKEN=(hidden)")])
 def test_secrets_never_leave_the_host(text, masked):
     assert mask_secrets(text) == masked
 

@@ -108,6 +108,12 @@ def with_ray(**values):
     return instance(ray=ray, arguments=["serve"])
 
 
+def test_the_engine_sees_the_processes_of_ray():
+    plain, over_ray = unit(), serving.serving_units([with_ray()])
+    assert values(plain, "PrivateUsers") == ["yes"]
+    assert [values(item["content"].splitlines(), "PrivateUsers") for item in over_ray] == [[], []]
+
+
 def test_the_token_of_ray_is_a_file_of_root_that_no_diff_shows():
     made = serving.serving_secrets([with_ray(), instance(name="code")], {"chat": "0123456789abcdef"})
     assert made["files"] == [{"path": f"{serving.CREDENTIALS}/chat.ray-token", "content": "0123456789abcdef", "mode": "0600", "sensitive": True}]
