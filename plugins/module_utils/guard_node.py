@@ -215,7 +215,7 @@ class NodeGuard:
         node = node_edge.Node(_Runner(), desired)
         policy = "restart" if concern == OWN else self.settings["services"]  # a guard that stays stopped guards nothing
         done, failed, left = [], [], []
-        units = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.unit_files})
+        units = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.all_files()})
         wanted = []
         for step in node_state.visible(steps):
             if step.verb == "systemctl":
@@ -288,18 +288,17 @@ class NodeGuard:
 
 
 def started_from_others(desired, steps, have, changed):
-    """Units that were started after somebody changed their files, and so run from something else than what was applied.
+    """Units that were started after somebody changed a file that they were started from, and so run from something else than what was applied.
 
-    changed: when each file of a unit was changed last, in seconds since the epoch, or None.
+    changed: when each file was changed last, in seconds since the epoch, or None.
     """
+    differing = {step.data["path"] for step in steps if "path" in step.data and "content" in step.after and changed.get(step.data["path"]) is not None}
     units = set()
-    for step in steps:
-        path = step.data.get("path")
-        if path in desired.unit_files and "content" in step.after:
-            unit = desired.unit_files[path]["unit"]
-            started = (have["units"].get(unit) or {}).get("started")
-            if started is not None and changed.get(path) is not None and started >= changed[path]:
-                units.add(unit)
+    for unit, item in desired.units.items():
+        started = (have["units"].get(unit) or {}).get("started")
+        own = {path for path, wanted in desired.unit_files.items() if wanted["unit"] == unit} | set(item.get("restart_on") or [])
+        if started is not None and any(started >= changed[path] for path in own & differing):
+            units.add(unit)
     return units
 
 

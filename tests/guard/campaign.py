@@ -38,6 +38,7 @@ LAB = str(CHECKOUT / "tests/lab/lab")
 TABLE = "inet vllm_hardening"
 UNIT = "vllm-guard-firewall.service"
 PROGRAM = "/usr/local/lib/vllm-hardening/guard"
+MODULES = "ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
 MEDIAN, WORST, CPU = 0.3, 2.0, 0.02
 PATIENCE = 30.0
 PORT, RATE = 9999, 2000
@@ -423,7 +424,18 @@ class Campaign:
         text = self.node.path("etc/sysctl.d/90-vllm-hardening.conf").read_text()
         if not found or "28000 28999" not in text:
             self.complain(f"a file was not corrected: {text}")
-        print("a kernel parameter and a file corrected", flush=True)
+        program = f"{PROGRAM}/{MODULES}/guard_firewall.py"
+        before, good = self.guard_pid(), self.node.path(program.lstrip("/")).read_text()
+        self.node.run("systemctl", "stop", "vllm-guard-node.service")
+        self.node.path(program.lstrip("/")).write_text(good.replace("def restore(self, table, live):", "def restore(self, table, live):\n        return None"))
+        self.node.run("systemctl", "restart", UNIT)
+        broken, wanted = self.guard_pid(), self.wanted()
+        self.node.run("systemctl", "start", "vllm-guard-node.service")
+        self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
+        if not wait_for(lambda: self.node.path(program.lstrip("/")).read_text() == good and self.guard_pid() not in (0, before, broken)
+                        and in_network(self.node, loaded) == wanted, 2 * PATIENCE, 0.2):
+            self.complain("a guard that was changed and restarted was not put right by the other one")
+        print("a kernel parameter, a file, and the guard's own program corrected", flush=True)
 
 
 def write(path, text):

@@ -107,3 +107,16 @@ def test_only_what_was_started_after_a_change_runs_from_it():
     assert guard_node.started_from_others(desired, steps, have, {path: 50.0}) == {"x.service"}
     assert guard_node.started_from_others(desired, steps, have, {path: 150.0}) == set()
     assert guard_node.started_from_others(desired, steps, have, {path: None}) == set()
+
+
+def test_a_program_counts_as_what_a_unit_was_started_from():
+    program = {"path": "/usr/local/lib/x.py", "content": "good\n", "owner": "root", "group": "root", "mode": "0644"}
+    unit = {"name": "x.service", "state": "started", "restart_on": ["/usr/local/lib/x.py"]}
+    desired = node_state.Desired({"files": [program], "units": [unit, {"name": "y.service", "state": "started"}]})
+    found = {"kind": "file", "owner": "root", "group": "root", "mode": 0o644, "mtime": 50.0, "content": b"bad\n"}
+    running = {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "stale": False, "started": 100.0}
+    have = {"groups": {"root": {"gid": 0}}, "users": {"root": {"uid": 0}}, "sysctls": {}, "addresses": [],
+            "units": {"x.service": running, "y.service": running},
+            "paths": {program["path"]: found, "/usr/local/lib": {**found, "kind": "directory"}}}
+    steps = node_state.difference(desired, have)
+    assert guard_node.started_from_others(desired, steps, have, {program["path"]: 50.0}) == {"x.service"}
