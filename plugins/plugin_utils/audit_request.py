@@ -18,6 +18,9 @@ SYSCTL_FILE = "/etc/sysctl.d/90-vllm-hardening.conf"
 SOFTWARE = "/opt/vllm"
 IMAGES = "/run/vllm-hardening/images/*"
 CREDENTIALS = ("/etc/vllm-hardening/credentials", "/etc/vllm-hardening/credentials/*")
+GATEWAY_FILES = ("/etc/vllm-hardening/gateway", "/etc/vllm-hardening/gateway/*", "/etc/vllm-hardening/gateway/*/*")
+GATEWAY_EXPIRY = "vllm-gateway-expiry"
+SSH_DROPIN, SUDO_LIMITS = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf", "/etc/sudoers.d/zz-vllm-hardening"
 HOST_SYSCTLS = {"kernel.randomize_va_space": "2"}
 
 
@@ -26,7 +29,7 @@ def units_of(node):
     units = [entry["unit"] for entry in node["instances"]]
     units += [entry["ray"]["unit"] for entry in node["instances"] if entry.get("ray")]
     if node.get("gateway"):
-        units.append(node["gateway"]["unit"])
+        units += [node["gateway"]["unit"], f"{GATEWAY_EXPIRY}.timer", f"{GATEWAY_EXPIRY}.service"]
     return list(dict.fromkeys(units))
 
 
@@ -82,12 +85,14 @@ def audit_request(plan, host, udp_seconds=0):
     """The arguments of the module ``audit`` for one node of the plan. udp_seconds: for how long UDP is answered, 0 for not at all."""
     node = plan["nodes"][host]
     files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", IMAGES, *CREDENTIALS]
+    files += [SSH_DROPIN, SUDO_LIMITS, *(GATEWAY_FILES if node.get("gateway") else ())]
+    users = {entry["user"] for entry in node["instances"]} | ({node["gateway"]["user"]} if node.get("gateway") else set())
     for instance in node["instances"]:
         if model_path(instance):
             files += [model_path(instance), f"{model_path(instance)}/*"]
     return {
         "units": [*units_of(node), FIREWALL_UNIT],
-        "users": sorted({entry["user"] for entry in node["instances"]}),
+        "users": sorted(users),
         "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
         "files": list(dict.fromkeys(files)),
         "npus": (node.get("npus") or {}).get("numbers", []),

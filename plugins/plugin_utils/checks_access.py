@@ -7,10 +7,11 @@ control does not concern the node.
 
 from __future__ import annotations
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SOFTWARE, model_path
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SOFTWARE, SSH_DROPIN, SUDO_LIMITS, model_path
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots
 
 PRIVILEGED_GROUPS = ("root", "sudo", "wheel", "adm", "docker", "podman", "lxd", "libvirt", "disk", "shadow", "kmem", "admin")
+SSH_UNITS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
 
 
@@ -79,6 +80,32 @@ def no_login_without_secret(node):
     return _sshd(node, {"PermitEmptyPasswords": ("no",), "HostbasedAuthentication": ("no",)})
 
 
+def ssh_is_restricted(node):
+    if node.file(SSH_DROPIN) is None:
+        raise NotApplicable("SSH is not restricted by this collection on this node")
+    settings = node.observed("sshd")["settings"]
+    if settings is None:
+        raise Unknown("no SSH daemon answered")
+    management, problems = node.planned["addresses"].get("management", []), []
+    for listed in settings.get("listenaddress", []):
+        address = listed.rpartition(":")[0].strip("[]")
+        if address not in management and address not in ("127.0.0.1", "::1"):
+            problems.append(f"the SSH daemon is set to listen on {clip(listed)}")
+    for entry in node.observed("listeners", list):
+        if entry.get("unit") in SSH_UNITS and entry.get("protocol") == "tcp" and entry["address"] not in (*management, "127.0.0.1", "::1"):
+            problems.append(f"{clip(entry.get('command') or entry['unit'])} listens on {clip(entry['address'])}:{clip(entry['port'])}")
+    if not settings.get("allowgroups"):
+        problems.append("AllowGroups is not set: every account may log in")
+    return f"listening on {', '.join(management)} alone, for named groups", problems
+
+
+def access_files_are_roots(node):
+    found = {path: facts for path, facts in ((path, node.file(path)) for path in (SSH_DROPIN, SUDO_LIMITS)) if facts}
+    if not found:
+        raise NotApplicable("neither SSH nor sudo is restricted by this collection on this node")
+    return "owned by root, writable by nobody else", [problem for path, facts in found.items() for problem in not_roots(path, facts)]
+
+
 def _accounts(node):
     accounts = node.observed("accounts")
     for name in sorted({instance["user"] for instance in node.instances}):
@@ -109,4 +136,5 @@ def account_has_no_privilege(node):
 CHECKS = {
     "FIL-01": model_is_roots, "FIL-02": software_is_roots, "FIL-03": credentials_are_roots, "ACC-01": no_root_password, "ACC-02": keys_only,
     "ACC-03": no_login_without_secret, "ACC-04": account_cannot_log_in, "ACC-05": account_has_no_privilege,
+    "ACC-06": ssh_is_restricted, "ACC-07": access_files_are_roots,
 }

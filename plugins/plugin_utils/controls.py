@@ -67,6 +67,8 @@ class Control:
 NODE, INSTANCE, HEAD, PARALLEL = "every node", "every node of an instance", "the head of an instance", "every node of an instance over several nodes"
 NPUS, FABRIC = "every node with planned NPUs", "every node of an instance whose NPUs span nodes"
 FIREWALL, NETWORK, SERVE, RUNTIME = ("vllm_firewall",), ("vllm_network",), ("vllm_serve",), ("vllm_runtime",)
+ACCESS, GATEWAY, GATEWAY_TAGS = "every node whose access this collection restricts", "every node with a gateway", ("vllm_gateway",)
+REAPPLY_GATEWAY = "Apply the gateway again; remove what overrides its unit."
 REAPPLY_FIREWALL = "Apply the firewall again and find out who changed it."
 REAPPLY_NETWORK = "Apply the network settings again."
 REAPPLY_SERVICE = "Apply the service again, which restarts it; remove what overrides its unit."
@@ -215,6 +217,27 @@ CONTROLS = (
             ("least-privilege", "authentication"), "high", "configuration", INSTANCE, "Apply the runtime again.", RUNTIME),
     Control("ACC-05", "The instance's account has no privileged group and no sudo rule", "Either makes every sandbox pointless.",
             ("least-privilege",), "critical", "configuration", INSTANCE, "Remove the membership or the rule.", RUNTIME),
+    Control("ACC-06", "SSH listens on the management segment only, for named groups", "An SSH daemon on the API segment is one more front door.",
+            ("access-restriction", "authentication"), "high", "sockets", ACCESS,
+            "Apply the access again; remove what overrides its drop-in.", ("vllm_access",)),
+    Control("ACC-07", "Only root can change what restricts SSH and sudo", "Whoever changes it decides who becomes root.",
+            ("least-privilege", "authentication"), "high", "configuration", ACCESS, "Apply the access again.", ("vllm_access",)),
+    Control("GW-01", "The gateway's unit is the deployed one, active and enabled",
+            "Without it the API is closed; with another unit it is not what was reviewed.",
+            ("authentication", "own"), "high", "configuration", GATEWAY, REAPPLY_GATEWAY, GATEWAY_TAGS),
+    Control("GW-02", "The gateway's unit is confined", "It is what strangers talk to.",
+            ("sandbox", "least-privilege"), "high", "configuration", GATEWAY, REAPPLY_GATEWAY, GATEWAY_TAGS),
+    Control("GW-03", "The gateway's processes run as its own user without privileges", "A fault in the front door must not own the host.",
+            ("least-privilege",), "critical", "process", GATEWAY, REAPPLY_GATEWAY, GATEWAY_TAGS),
+    Control("GW-04", "The gateway listens on its planned addresses and ports", "Clients that cannot reach it are led past it.",
+            ("service-host", "service-port"), "high", "sockets", GATEWAY,
+            "Apply the gateway again; its journal tells why it does not listen.", GATEWAY_TAGS),
+    Control("GW-05", "Only root and the gateway can read its keys, certificates and backends' keys", "They open every instance behind it.",
+            ("authentication", "least-privilege"), "critical", "configuration", GATEWAY,
+            "Apply the gateway again, and replace the keys that others could read.", GATEWAY_TAGS),
+    Control("GW-06", "The end of certificates and keys is watched, and none has expired",
+            "An expired certificate makes clients switch verification off.",
+            ("authentication", "own"), "medium", "configuration", GATEWAY, "Renew it with playbooks/rotate_credentials.yml.", GATEWAY_TAGS),
     Control("HST-01", "The kernel randomises addresses", "Without it, memory errors in parsers of untrusted input are far easier to use.",
             ("least-privilege",), "medium", "configuration", NODE, "Set kernel.randomize_va_space to 2.", ()),
 )

@@ -1,12 +1,19 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Single deviations, how to make and unmake each on a host of the lab, and exactly which controls have to report it.
 
+FAULTS are made where instances are served without a gateway (instances.yml), GATEWAY_FAULTS behind one (instances-gateway.yml).
+
 In the commands `@N@` is the last number of the host's addresses and `@B@` the lab's block (`10.77`).
 """
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 UNIT = "/etc/systemd/system/vllm-chat.service"
 RESTART = "systemctl daemon-reload; systemctl restart vllm-chat.service"
@@ -190,4 +197,58 @@ FAULTS = [
     fault("service account with a password", "echo vllm-chat:x1y2z3 | chpasswd", "usermod -p '!' vllm-chat", "ACC-04"),
     fault("service account in a privileged group", "gpasswd -a vllm-chat sudo", "gpasswd -d vllm-chat sudo", "ACC-05"),
     fault("service account in sudoers", "echo 'vllm-chat ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/x", "rm /etc/sudoers.d/x", "ACC-05"),
+]
+
+
+GATEWAY = "/etc/systemd/system/vllm-gateway.service"
+GATEWAY_FILES = "/etc/vllm-hardening/gateway"
+GATEWAY_RESTART = "systemctl daemon-reload; systemctl restart vllm-gateway.service"
+DROPIN = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf"
+WATCH = "systemctl start vllm-gateway-expiry.service"
+
+
+def gateway(name, expression, *controls):
+    """The gateway's unit edited with sed, reloaded and restarted."""
+    return fault(f"gateway's unit edited: {name}", f"cp -p {GATEWAY} /root/gateway; sed -i '{expression}' {GATEWAY}; {GATEWAY_RESTART}",
+                 f"cp -p /root/gateway {GATEWAY}; {GATEWAY_RESTART}", *controls)
+
+
+def weaken_gateway(directive, value, *controls):
+    return gateway(f"{directive}={value}", f"/^{directive}=/d; s#^\\[Service\\]$#&\\n{directive}={value}#", *controls)
+
+
+def expired_certificate():
+    """A certificate that ended yesterday, as PEM."""
+    key, today = ed25519.Ed25519PrivateKey.generate(), datetime.datetime.now(datetime.timezone.utc)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ended.example.com")])
+    made = x509.CertificateBuilder(
+        issuer_name=name, subject_name=name, public_key=key.public_key(), serial_number=1, not_valid_before=today - datetime.timedelta(days=9),
+        not_valid_after=today - datetime.timedelta(days=1)).sign(key, None)
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+GATEWAY_FAULTS = [
+    fault("gateway stopped", "systemctl stop vllm-gateway.service", "systemctl start vllm-gateway.service", "GW-01", "GW-04", unknown={"GW-03"}),
+    fault("gateway disabled", "systemctl -q disable vllm-gateway.service", "systemctl -q enable vllm-gateway.service", "GW-01"),
+    fault("gateway overridden", f"mkdir -p {GATEWAY}.d; printf '[Service]\\nNice=1\\n' > {GATEWAY}.d/x.conf; {GATEWAY_RESTART}",
+          f"rm -r {GATEWAY}.d; {GATEWAY_RESTART}", "GW-01"),
+    mode(GATEWAY, "0666", "0644", "GW-01"),
+    gateway("runs as root", "s/^User=.*/User=root/", "GW-02", "GW-03"),
+    weaken_gateway("CapabilityBoundingSet", "CAP_NET_RAW", "GW-02", "GW-03"),
+    weaken_gateway("ProtectSystem", "full", "GW-02"),
+    weaken_gateway("ProtectKernelModules", "no", "GW-02"),
+    mode(f"{GATEWAY_FILES}/keys.map", "0644", "0640", "GW-05"),
+    mode(f"{GATEWAY_FILES}/certificates", "0755", "0750", "GW-05"),
+    fault("backends' keys belong to the service", f"chown vllm-gateway {GATEWAY_FILES}/backends.map", f"chown root {GATEWAY_FILES}/backends.map", "GW-05"),
+    fault("nobody watches the gateway's certificates", "systemctl stop vllm-gateway-expiry.timer", "systemctl start vllm-gateway-expiry.timer", "GW-06"),
+    fault("a certificate of the gateway has expired",
+          f"printf '%s' '{expired_certificate()}' > {GATEWAY_FILES}/certificates/ended.pem; chgrp vllm-gateway {GATEWAY_FILES}/certificates/ended.pem; "
+          f"chmod 0640 {GATEWAY_FILES}/certificates/ended.pem; ! {WATCH}", f"rm {GATEWAY_FILES}/certificates/ended.pem; {WATCH}", "GW-06"),
+    fault("engine beside the gateway", "for unit in /etc/systemd/system/vllm-c???.service; do cp -p $unit /root/engine; "
+          "sed -i 's/ --host [^ ]*/ --host @B@.1.@N@/' $unit; systemctl daemon-reload; systemctl restart $(basename $unit); done",
+          "for unit in /etc/systemd/system/vllm-c???.service; do cp -p /root/engine $unit; systemctl daemon-reload; systemctl restart $(basename $unit); done",
+          "PAR-01", "SOC-01", "SOC-03"),
+    fault("SSH is set to listen everywhere", f"echo 'ListenAddress 0.0.0.0' > {SSHD}", f"rm {SSHD}", "ACC-06"),
+    fault("every group may log in", f"cp -p {DROPIN} /root/dropin; sed -i /^AllowGroups/d {DROPIN}", f"cp -p /root/dropin {DROPIN}", "ACC-06"),
+    mode(DROPIN, "0666", "0644", "ACC-07"),
 ]

@@ -1,7 +1,7 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Makes the deviations of the fault table in a lab, two at a time on two hosts, and compares what the audit reports.
 
-    python3 tests/audit/run_faults.py [--lab NAME --block 10.NN] [--only EXPRESSION] [--count N --seed SEED] [--report FILE] [--keep]
+    python3 tests/audit/run_faults.py [--lab NAME --block 10.NN] [--gateway] [--only EXPRESSION] [--count N --seed SEED] [--report FILE] [--keep]
 
 Leaves with 1 when anything is reported otherwise, or a fault could not be made.
 """
@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from fault_table import FAULTS
+from fault_table import FAULTS, GATEWAY_FAULTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.join(ROOT, "tests/lab/lab")
@@ -30,24 +30,28 @@ NUMBERS = {"npu01": "11", "npu02": "12"}
 class Lab:
     """The hosts, and an audit of them."""
 
-    def __init__(self, name, block, keep):
-        self.name, self.block, self.keep = name, block, keep
+    def __init__(self, name, block, gateway, keep):
+        self.name, self.block, self.gateway, self.keep = name, block, gateway, keep
+        self._secrets = tempfile.TemporaryDirectory()
+        self._environment = {**os.environ, "SECRETS": self._secrets.name}
 
     def __enter__(self):
-        subprocess.run([LAB, "up", "--name", self.name, "--block", self.block], stdout=subprocess.DEVNULL, check=True)
+        root = ["--root", "bookworm+haproxy"] if self.gateway else []
+        subprocess.run([LAB, "up", "--name", self.name, "--block", self.block, *root], stdout=subprocess.DEVNULL, check=True)
         command = ["ansible-playbook", *self.inventories(), f"{ROOT}/tests/audit/prepare.yml"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the lab could not be prepared:\n{done.stdout[-3000:]}")
         return self
 
     def __exit__(self, *_error):
+        self._secrets.cleanup()
         if not self.keep:
             subprocess.run([LAB, "down", "--name", self.name], stdout=subprocess.DEVNULL, check=True)
 
     def inventories(self):
         """The options that name the inventory."""
-        return ["-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/audit/instances.yml"]
+        return ["-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/audit/instances{'-gateway' if self.gateway else ''}.yml"]
 
     def run(self, host, script):
         """Run a shell script on a host as root, past its network; whether it went well."""
@@ -63,7 +67,7 @@ class Lab:
         with tempfile.TemporaryDirectory() as directory:
             command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}",
                        "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=600, check=False)
             try:
                 with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
                     document = json.load(stream)
@@ -134,17 +138,18 @@ def main():
     parser = argparse.ArgumentParser(description="Fault table of the audit")
     parser.add_argument("--lab", default="audit-faults")
     parser.add_argument("--block", default="10.82", help="the lab's block of addresses")
+    parser.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
     parser.add_argument("--only", default="", help="only faults in whose names this regular expression is found")
     parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--report", help="write the outcome of every fault as JSON")
     options = parser.parse_args()
-    chosen = [item for item in FAULTS if re.search(options.only, item.name)]
+    chosen = [item for item in (GATEWAY_FAULTS if options.gateway else FAULTS) if re.search(options.only, item.name)]
     if options.count is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.count, len(chosen)))
     begun = time.monotonic()
-    with Lab(options.lab, options.block, options.keep) as lab:
+    with Lab(options.lab, options.block, options.gateway, options.keep) as lab:
         outcomes, wrong = campaign(lab, chosen, begun)
     if options.report:
         with open(options.report, "w", encoding="utf-8") as stream:

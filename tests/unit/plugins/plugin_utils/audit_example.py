@@ -9,6 +9,7 @@ import json
 import os
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import expand_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import read_waivers
@@ -21,6 +22,7 @@ with open(os.path.join(os.path.dirname(__file__), "audit_cluster.json"), encodin
 PLAN = _CLUSTER["plan"]
 VANTAGE_POINTS = {"client": {"api": ["10.77.1.130"]}, "outsider": {"api": ["10.77.1.66"]}, "rogue": {"internal": ["10.77.2.67"]}}
 UNIT = "vllm-chat.service"
+ROOTS = {"type": "file", "owner": "root", "group": "root"}
 HOSTILE = "=cmd|' /C calc'!A0<b>&\"\x07\u202e"
 
 
@@ -30,7 +32,14 @@ def listener(address, port, unit=UNIT, protocol="tcp"):
 
 def observation(host):
     """What a node tells that is exactly as planned."""
-    return copy.deepcopy(_CLUSTER["observations"][host])
+    told = copy.deepcopy(_CLUSTER["observations"][host])
+    management = PLAN["nodes"][host]["addresses"]["management"]
+    told["files"].update({SSH_DROPIN: {**ROOTS, "mode": "0644"}, SUDO_LIMITS: {**ROOTS, "mode": "0440"}})
+    told["sshd"]["settings"].update(listenaddress=[f"{address}:22" for address in management], allowgroups=["operators"])
+    for entry in told["listeners"]:
+        if entry["unit"] == "ssh.service":
+            entry["address"] = management[0]
+    return told
 
 
 def observations():

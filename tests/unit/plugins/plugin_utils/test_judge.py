@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import ADDITIONS, BY_ID, CONTROLS, RECOMMENDATIONS, SEVERITIES, WITNESSES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import CHECKS, clip, judge, worst
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
@@ -111,6 +112,11 @@ FIREWALL_UNIT = "vllm-hardening-firewall.service"
 REDIRECTS = "net.ipv4.conf.*.accept_redirects"
 
 DEVIATIONS = {
+    "SSH is set to listen on the API segment": ("ACC-06", lambda seen: seen["npu02"]["sshd"]["settings"]["listenaddress"].append("10.77.1.12:22")),
+    "SSH listens on every interface": ("ACC-06", heard("0.0.0.0", 22, "ssh.service")),
+    "every group may log in": ("ACC-06", lambda seen: seen["npu02"]["sshd"]["settings"].pop("allowgroups")),
+    "others may change what restricts SSH": ("ACC-07", file(SSH_DROPIN, mode="0666")),
+    "what restricts sudo is somebody's": ("ACC-07", file(SUDO_LIMITS, owner="deploy")),
     "a filter leaks": ("NET-03", proof(leaks=[{"status": "leak", "packet": PACKET, "outcome": "accepted", "trace": []}])),
     "a filter breaks a flow": ("NET-03", proof(flows=[{"status": "broken", "name": "ssh", "packet": PACKET, "outcome": "dropped", "trace": []}])),
     "a planned address is gone": (
@@ -219,7 +225,7 @@ def test_one_deviation_is_one_finding(deviation):
 
 
 def test_every_control_of_a_node_is_held_by_a_deviation():
-    elsewhere = {"NET-01", "NET-02", "SOC-03", "PAR-01", "PAR-02", "SRV-15"} | {control for control in BY_ID if control.startswith("NPU-")}
+    elsewhere = {"NET-01", "NET-02", "SOC-03", "PAR-01", "PAR-02", "SRV-15"} | {control for control in BY_ID if control.startswith(("NPU-", "GW-"))}
     assert {control for control, _change in DEVIATIONS.values()} == set(BY_ID) - elsewhere
 
 
