@@ -228,25 +228,22 @@ class RawProber:
 
     def run(self, rate, retries, timeout):
         """Probe everything; returns the number of probes sent."""
-        ready = [outcome for outcome in self.outcomes if not outcome.unsent]
-        # Crossed paths need the neighbour's link-layer address, which the direct ones make the kernel resolve.
-        direct = [outcome for outcome in ready if not outcome.path["crossed"]]
-        crossed = [outcome for outcome in ready if outcome.path["crossed"]]
-        pace = Pace(rate)
-        self._attempt(direct, pace, retries, timeout)
+        crossed = [outcome for outcome in self.outcomes if not outcome.unsent and outcome.path["crossed"]]
         if crossed:
             self._route(crossed, timeout)
-            self._attempt([outcome for outcome in crossed if not outcome.unsent], pace, retries, timeout)
+        pace = Pace(rate)
+        self._attempt([outcome for outcome in self.outcomes if not outcome.unsent], pace, retries, timeout)
         return pace.sent
 
     def _route(self, crossed, timeout):
         """Find how each crossed path leaves this host: as a frame to the neighbour, where there is one."""
         indices = {name: index for index, name in socket.if_nameindex()}
-        deadline = time.monotonic() + timeout
+        # The kernel asks three times, a second apart.
+        deadline = time.monotonic() + max(timeout, 3.0)
         for outcome in crossed:
             outcome.link = None
         waiting = [outcome for outcome in crossed if outcome.path["via"]]
-        for outcome in waiting:
+        for outcome in {(outcome.path["source"], outcome.path["via"]): outcome for outcome in waiting}.values():
             self._resolve(outcome)
         while waiting:
             neighbours = network_tables.read_neighbours()
@@ -295,7 +292,8 @@ class RawProber:
             self._senders[outcome.path["source"], path.protocol].sendto(segment, (outcome.path["address"], 0))
 
     def _attempt(self, outcomes, pace, retries, timeout):
-        for _attempt in range(retries + 1):
+        """Send every probe, and those that nobody answered again. An answer counts whenever it comes, so that only the last wait is a whole one."""
+        for attempt in range(retries + 1):
             left = 0
             for outcome, port in interleave(outcomes):
                 if port in outcome.answers or port in outcome.unsent:
@@ -316,9 +314,9 @@ class RawProber:
                     outcome.unsent[port] = reason
             if not left:
                 return
-            last = time.monotonic()
-            while time.monotonic() < last + timeout:
-                self._receive(last + timeout - time.monotonic())
+            until = time.monotonic() + (timeout if attempt == retries else timeout / 4)
+            while time.monotonic() < until:
+                self._receive(until - time.monotonic())
                 if all(len(outcome.answers) + len(outcome.unsent) >= len(outcome.path["ports"]) for outcome in outcomes):
                     return
 

@@ -79,7 +79,7 @@ options:
     type: int
     default: 2
   timeout:
-    description: The seconds to wait for an answer after each attempt.
+    description: The seconds to wait for answers after the last attempt, and four times as long as between attempts.
     type: float
     default: 1.0
 extends_documentation_fragment:
