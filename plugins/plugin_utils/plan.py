@@ -308,7 +308,8 @@ def _egress(cluster, instance):
 
 def _listeners(cluster, node, instance, rank):
     """Where an instance may listen on one node. ``wildcard``: the software binds every address and only the packet filter keeps
-    others out (torch's TCPStore); ``*`` stands for such an address."""
+    others out (torch's TCPStore); ``*`` stands for such an address. ``unit`` is None where several units of the instance may have it: over
+    Ray the engine's driver has a unit of its own, and its workers are those of Ray."""
 
     def listener(address, ports, what, wildcard=False):
         return {
@@ -318,7 +319,7 @@ def _listeners(cluster, node, instance, rank):
             "ports": [format_ports(ports)],
             "what": what,
             "wildcard": wildcard,
-            "unit": _unit(instance),
+            "unit": _unit(instance) if instance.ray is None else None,
         }
 
     own = str(node.addresses["internal"][0]) if instance.spans else "127.0.0.1"
