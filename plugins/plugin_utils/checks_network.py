@@ -197,10 +197,13 @@ def addresses_are_randomised(node):
 # Sockets
 
 def _listeners(node):
+    """The listeners, with ``ip``. A socket of IPv6 that is bound to a mapped address listens on that address of IPv4."""
     listeners = []
     for entry in node.observed("listeners", list):
         try:
-            listeners.append({**entry, "ip": ipaddress.ip_address(entry["address"]), "port": int(entry["port"]), "protocol": str(entry["protocol"])})
+            address = ipaddress.ip_address(entry["address"])
+            address = getattr(address, "ipv4_mapped", None) or address
+            listeners.append({**entry, "ip": address, "address": str(address), "port": int(entry["port"]), "protocol": str(entry["protocol"])})
         except (TypeError, KeyError, ValueError):
             raise Unknown(f"the host told a listener that is none: {clip(entry)}") from None
     return listeners

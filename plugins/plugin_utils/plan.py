@@ -335,7 +335,8 @@ def _listeners(cluster, node, instance, rank):
         listeners.append(listener("*", cluster.ephemeral_ports, "rendezvous stores of torch", wildcard=True))
     listeners.extend(listener(own, ports, what) for ports, what in _engine_ports(instance))
     if instance.ray is not None:
-        listeners.extend(listener("*", ports, "Ray", wildcard=True) for ports in plan_ray.listener_ports(instance.ray["ports"]))
+        for ports in plan_ray.listener_ports(instance.ray["ports"]):
+            listeners += [listener(own, ports, "Ray"), listener("*", ports, "Ray", wildcard=True)]
     return listeners
 
 

@@ -151,6 +151,8 @@ DEVIATIONS = {
     "the engine takes every interface": ("SOC-01", heard("0.0.0.0", 20555)),
     "the engine takes every interface of IPv6": ("SOC-01", heard("::", 20555)),
     "the engine listens on another segment": ("SOC-01", heard("10.77.1.12", 28018)),
+    "the engine listens there by a mapped address": ("SOC-01", heard("::ffff:10.77.1.12", 28018)),
+    "the engine takes every interface by a mapped address": ("SOC-01", heard("::ffff:0.0.0.0", 20555)),
     "the engine listens on an unplanned port": ("SOC-01", heard("10.77.2.12", 29550)),
     "another service listens": ("SOC-02", heard("0.0.0.0", 111, "rpcbind.socket")),
     "a process outside any unit listens": ("SOC-02", heard("10.77.1.12", 8000, None)),
