@@ -96,6 +96,10 @@ class Diagrams:
 
         The last bound is the field's maximum. Neighbours that are equal are merged.
         """
+        key = (rank, tuple(bounds), tuple(children))
+        number = self._nodes.get(key)
+        if number is not None:
+            return number
         if True in map(eq, children, children[1:]):
             previous = children[0]
             if children.count(previous) == len(children):
@@ -108,14 +112,13 @@ class Diagrams:
                     merged_bounds.append(bound)
                     merged_children.append(child)
                     previous = child
-            bounds, children = merged_bounds, merged_children
+            key = (rank, tuple(merged_bounds), tuple(merged_children))
+            number = self._nodes.get(key)
         elif len(children) == 1:
             return children[0]
-        key = (rank, tuple(bounds), tuple(children))
-        number = self._nodes.get(key)
         if number is None:
             summary, summaries = self.fields[rank].bit, self.summary
-            for child in set(children):
+            for child in set(key[2]):
                 summary |= summaries[child]
             number = self._nodes[key] = self._add(rank, key[1], key[2], None, summary)
             if summary & _WRITES:

@@ -8,6 +8,7 @@ Message layout and flags: linux/netlink.h.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -54,6 +55,7 @@ class NetlinkSocket:
 
     def __init__(self, protocol, timeout=10.0):
         self._sequence = 0
+        self._buffer = memoryview(mmap.mmap(-1, _RECEIVE_BYTES))  # large enough for any answer; untouched pages cost nothing
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         except OSError as error:
@@ -109,13 +111,13 @@ class NetlinkSocket:
         sequence, interrupted = self._sequence, False
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                size = self._socket.recv_into(self._buffer)
             except socket.timeout:
                 raise NetlinkError(errno.ETIMEDOUT, "no answer from the kernel") from None
             except OSError as error:
                 raise NetlinkError(error.errno, error.strerror) from None
-            offset = 0
-            while offset + _HEADER.size <= len(data):
+            data, offset = bytes(self._buffer[:size]), 0
+            while offset + _HEADER.size <= size:
                 length, message_type, flags, reply_to, _port = _HEADER.unpack_from(data, offset)
                 if length < _HEADER.size:
                     raise NetlinkError(errno.EBADMSG, "malformed netlink message")

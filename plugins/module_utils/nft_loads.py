@@ -39,7 +39,7 @@ _META = {
 }
 _META_PROTOCOL, META_MARK, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 5, 6, 7
 _META_SKUID, _META_NFPROTO, _META_L4PROTO, _META_RANDOM = 10, 15, 16, 24
-_META_TIMES = (_META_RANDOM, 30, 31, 32)
+TIMES = (_META_RANDOM, 30, 31, 32)
 _CT = {
     3: ("ct mark", 4), 4: ("ct secmark", 4), 5: ("ct expiration", 4),
     6: ("ct helper", 16), 8: ("ct saddr", 16), 9: ("ct daddr", 16), 10: ("ct protocol", 1), 11: ("ct proto-src", 2),
@@ -145,7 +145,7 @@ def meta(rules, expression, state, rest):
     elif key == _META_SKUID:
         rules.demand(state, {UID: [(0, NO_UID - 1)]})
         cells = space.cells(space.views["skuid"])
-    elif key in _META_TIMES:
+    elif key in TIMES:
         view = space.free_view(f"{_META[key][0]} ({rules.place()})", _META[key][1])
         cells = space.cells(view)
     elif key in _META:

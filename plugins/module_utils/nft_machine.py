@@ -25,12 +25,16 @@ class Unsupported(Exception):
 
 
 class State:
-    """A rule while it runs: registers, and the conditions met so far."""
+    """A rule while it runs: registers, and the conditions met so far.
 
-    __slots__ = ("_bytes", "register", "cells", "box", "diagrams", "impossible")
+    ``box`` and ``diagrams`` are conditions; ``values`` are ``(position, rank, bits)`` of comparisons of whole numbers whose
+    constants are still to be put in (see Rules).
+    """
+
+    __slots__ = ("_bytes", "register", "cells", "box", "diagrams", "values", "impossible")
 
     def __init__(self):
-        self._bytes, self.box, self.diagrams, self.impossible = {}, {}, [], False
+        self._bytes, self.box, self.diagrams, self.values, self.impossible = {}, {}, [], [], False
         self.register, self.cells = None, ()  # what was written last, which is mostly overwritten before it is read byte by byte
 
     def registers(self):

@@ -56,6 +56,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machi
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import Membership, ranges
 
 _HARMLESS = frozenset(("counter", "log", "last", "dup", "flow_offload"))
+_PLAIN = _HARMLESS | {"cmp", "bitwise", "byteorder", "range"}
 _MOST_BRANCHES = 512
 _UNASKED = object()
 
@@ -75,6 +76,7 @@ class Rules:
         self._return = self.diagrams.terminal(("return", ()))
         self._chains, self._steps, self._memberships, self._leading = {}, {}, {}, {}
         self._never = set()  # beginnings of rules that match no packet
+        self._symbols, self._templates = {}, {}  # see _compile
         self._where = None  # (table, chain, rule, hook, chain type) being compiled
         self._shallow = False
         self._calls = ()  # the rules that jumped here
@@ -193,7 +195,57 @@ class Rules:
             return self.cont
         if len(expressions) > 1 and self._beginning(expressions) in self._never:
             return self.cont
-        return self._run((expressions, 0), State())
+        # Most rulesets are many rules of few shapes: what tells them apart is the constants of comparisons.
+        shape = (self.table["family"], self.hook, *[self._symbols.get(id(one)) or self._symbol(one) for one in expressions])
+        template = self._templates.get(shape)
+        if template is None:
+            state = State()
+            diagram = self._run((expressions, 0), state)
+            if not self._plain(expressions, state):
+                return diagram
+            template = self._templates[shape] = (state.box, state.values, self._ending(expressions[-1]))
+        box, values, inner = template
+        box = self._with_values(dict(box), values, expressions)
+        return self.cont if box is None else self.diagrams.box(box, inner, self.cont)
+
+    def _symbol(self, expression):
+        """What an expression contributes to the shape of its rule: itself, or for comparisons of larger numbers no constant."""
+        symbol = id(expression)
+        if expression["expr"] == "cmp" and expression["op"] == EQ and len(expression["data"]) > 1:
+            symbol = (expression["sreg"], len(expression["data"]))
+        self._symbols[id(expression)] = symbol
+        return symbol
+
+    def _plain(self, expressions, state):
+        """Whether a rule, now run, is nothing but conditions on single fields and a verdict, wherever it stands."""
+        if state.diagrams or state.impossible or self._atoms or self._ending(expressions[-1]) is None:
+            return False
+        return all(
+            one["expr"] in _PLAIN or (one["expr"] in ("meta", "ct") and "sreg" not in one and one["key"] not in nft_loads.TIMES)
+            or (one["expr"] == "payload" and "sreg" not in one)
+            for one in expressions[:-1]
+        )
+
+    def _ending(self, expression):
+        """The terminal of a verdict that is the same everywhere, else None."""
+        if expression["expr"] == "reject":
+            return self._reject(expression, None, None)
+        if expression["expr"] == "immediate" and expression["data"]["code"] in (ACCEPT, DROP, RETURN):
+            return self._verdict(expression["data"], None)
+        return None
+
+    @staticmethod
+    def _with_values(box, values, expressions):
+        """The box with the constants of comparisons put in, None where no packet is left."""
+        for position, rank, bits in values:
+            value = int.from_bytes(expressions[position]["data"], "big") << bits
+            intervals = [(value, value | (1 << bits) - 1)]
+            if rank in box:
+                intervals = intersect(box[rank], intervals)
+                if not intervals:
+                    return None
+            box[rank] = intervals
+        return box
 
     def _beginning(self, expressions):
         """What the first two expressions of a rule do, as a key; mostly they ask for the network protocol."""
@@ -235,27 +287,28 @@ class Rules:
             except Unsupported as reason:
                 outcome = self._anything(str(reason), expression, state, (expressions, position + 1))
             if outcome is not None:
-                return self._wrap(state, outcome)
+                return self._wrap(state, outcome, expressions)
             if state.impossible:
                 if position == 1 and start == 0:
                     self._never.add(self._beginning(expressions))
                 return self.cont
-        return self._wrap(state, self.cont)
+        return self._wrap(state, self.cont, expressions)
 
     def after(self, environment, state, rest):
         """The rest of the rule once fields were rewritten; they stay so, whether or not the rest applies."""
         return self.diagrams.assign(self._run(rest, state.branch(environment)), tuple(sorted(environment.items())))
 
-    def _wrap(self, state, inner):
+    def _wrap(self, state, inner, expressions):
         """``inner`` under the conditions that the rule has met so far; where they fail, the next rule."""
-        if state.impossible or inner in (self.break_, self.cont):
+        box = None if state.impossible else self._with_values(dict(state.box), state.values, expressions)
+        if box is None or inner in (self.break_, self.cont):
             return self.cont
         diagrams = self.diagrams
-        if not state.diagrams and diagrams.rank[inner] > max(state.box, default=-1):
-            return diagrams.box(state.box, inner, self.cont)
+        if not state.diagrams and diagrams.rank[inner] > max(box, default=-1):
+            return diagrams.box(box, inner, self.cont)
         for condition in reversed(state.diagrams):
             inner = diagrams.seq(condition, inner)
-        inner = diagrams.seq(diagrams.box(state.box, self.cont, self.break_), inner)
+        inner = diagrams.seq(diagrams.box(box, self.cont, self.break_), inner)
         return diagrams.map_terminals(inner, "unbreak", self._unbreak, BREAKS)
 
     def _unbreak(self, value):
@@ -297,7 +350,7 @@ class Rules:
             if not intervals:
                 state.impossible = True
 
-    def _cmp(self, expression, state, _rest):
+    def _cmp(self, expression, state, rest):
         data, register = expression["data"], expression["sreg"]
         loaded = state.cells
         if register == state.register and expression["op"] == EQ and len(loaded) == len(data) and isinstance(loaded, Load):
@@ -308,8 +361,11 @@ class Rules:
                 leading = self._leading[key] = self.space.leading(loaded, state.box)
             if leading is not None:
                 rank, bits = leading
-                value = int.from_bytes(data, "big") << bits
-                self._require(state, {rank: [(value, value | (1 << bits) - 1)]}, None)
+                if len(data) > 1:
+                    state.values.append((rest[1] - 1, rank, bits))
+                else:
+                    value = data[0] << bits
+                    self._require(state, {rank: [(value, value | (1 << bits) - 1)]}, None)
                 return
         cells = state.read(register, len(data))
         if expression["op"] == EQ and len(data) == 1 and isinstance(cells[0], int):

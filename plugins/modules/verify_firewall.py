@@ -22,11 +22,14 @@ description:
 options:
   policy:
     description:
-      - What may pass. See the examples, and C(docs/verification.md) for every key.
-      - Required unless O(policy_file) is given.
+      - What may pass, as a dictionary. See the examples, and C(docs/verification.md) for every key.
+      - A policy that lies in a YAML or JSON file on the controller is given here with a lookup, as in the examples.
+      - Exactly one of O(policy) and O(policy_file) must be given.
     type: dict
   policy_file:
-    description: A YAML or JSON file on the controller is read with a lookup; this is a JSON file on the managed node instead.
+    description:
+      - Path of a JSON file on the managed node that holds the policy, with the same keys as O(policy).
+      - It is read on the node, as JSON only, each time the module runs; nothing is copied there.
     type: path
   fail_on:
     description:
@@ -76,6 +79,10 @@ EXAMPLES = r"""
     policy: "{{ lookup('ansible.builtin.file', 'router-policy.yml') | from_yaml }}"
     fail_on: never
   register: proof
+
+- name: Hold every host to the policy that lies beside its own configuration
+  vllm_mindspore.hardening.verify_firewall:
+    policy_file: /etc/example/firewall-policy.json
 
 # From the command line, against any host:
 #   ansible all -i host.example.com, -b -m vllm_mindspore.hardening.verify_firewall -a '{"policy": {"allow": [
