@@ -15,6 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_respo
 OPEN, CLOSED, REFUSED = "open", "closed", "refused"
 SYN, RST, SYN_ACK = 0x02, 0x04, 0x12
 IPPROTO_ICMPV6 = 58
+TCP_HEADER = struct.Struct("!HHIIBBHHH")
 MSS_OPTION = struct.pack("!BBH", 2, 4, 1220)
 
 
@@ -83,12 +84,11 @@ class Path:
         total = self._sum + port + (sequence >> 16) + (sequence & 0xFFFF)
         total = (total & 0xFFFF) + (total >> 16)
         total = (total & 0xFFFF) + (total >> 16)
-        return struct.pack("!HHIIBBHHH", self.source_port, port, sequence, 0, 0x60, SYN, 64240,
-                           ~total & 0xFFFF, 0) + MSS_OPTION
+        return TCP_HEADER.pack(self.source_port, port, sequence, 0, 0x60, SYN, 64240, ~total & 0xFFFF, 0) + MSS_OPTION
 
     def reset(self, port):
         """The segment that takes a half-open connection to `port` down again."""
-        header = struct.pack("!HHIIBBHHH", self.source_port, port, (self.sequence(port) + 1) & 0xFFFFFFFF, 0, 0x50, RST, 0, 0, 0)
+        header = TCP_HEADER.pack(self.source_port, port, (self.sequence(port) + 1) & 0xFFFFFFFF, 0, 0x50, RST, 0, 0, 0)
         pseudo = self.source + self.destination + struct.pack("!HBBHH", 0, 0, socket.IPPROTO_TCP, 0, len(header))
         total = checksum_sum(pseudo) + checksum_sum(header)
         total = (total & 0xFFFF) + (total >> 16)

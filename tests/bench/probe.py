@@ -26,11 +26,14 @@ HOSTS, FIRST = [f"10.200.0.{number}" for number in range(101, 121)], 20000
 OPEN, RESET, REFUSED, LAST = (FIRST, FIRST + 49), (FIRST + 50, FIRST + 74), (FIRST + 75, FIRST + 119), FIRST + 999
 NEAR, FAR = f"vllm-bench-{os.getpid()}-a", f"vllm-bench-{os.getpid()}-b"
 WAIT, BAR = 0.25, 1.5
-FILTER = f"""table inet bench {{ chain input {{ type filter hook input priority 0; policy drop;
+FILTER = f"""table inet bench {{
+ chain input {{
+  type filter hook input priority 0; policy drop;
   meta l4proto icmp accept
   tcp dport {REFUSED[0]}-{REFUSED[1]} reject
   tcp dport {OPEN[0]}-{RESET[1]} accept
-}} }}
+ }}
+}}
 """
 LISTEN = f"""
 import socket, time
@@ -52,7 +55,10 @@ print(json.dumps(probe(paths, "raw", 1000000, 1, wait)))
 
 def run(*command, **more):
     """A command that has to succeed; its output."""
-    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} left with {done.returncode}: {done.stderr}")
+    return done.stdout
 
 
 @contextlib.contextmanager
