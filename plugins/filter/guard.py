@@ -21,7 +21,7 @@ def imported(text):
     return names
 
 
-def guard_program(source, directory="/usr/local/lib/vllm-hardening/guard", state="present"):
+def guard_program(source, directory="/usr/local/lib/vllm-guard", state="present"):
     """The source of the program -> ``{"directories": [...], "files": [...]}`` below a directory of the node."""
     texts, waiting = {}, imported(source)
     while waiting:
@@ -32,7 +32,7 @@ def guard_program(source, directory="/usr/local/lib/vllm-hardening/guard", state
         except OSError as error:
             raise AnsibleFilterError(f"guard_program: the program imports {name}, which the collection does not have: {error}") from None
         waiting |= imported(texts[name]) - set(texts)
-    folders = [os.path.dirname(directory), directory]
+    folders = [directory]
     for part in PACKAGE.split("/"):
         folders.append(f"{folders[-1]}/{part}")
     folder = folders[-1]

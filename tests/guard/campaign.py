@@ -37,7 +37,7 @@ from faults.node import CHECKOUT, RULES, Node, wait_for
 LAB = str(CHECKOUT / "tests/lab/lab")
 TABLE = "inet vllm_hardening"
 UNIT = "vllm-guard-firewall.service"
-PROGRAM = "/usr/local/lib/vllm-hardening/guard"
+PROGRAM = "/usr/local/lib/vllm-guard"
 MODULES = "ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
 MEDIAN, WORST, CPU = 0.3, 2.0, 0.02
 PATIENCE = 30.0

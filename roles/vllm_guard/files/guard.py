@@ -19,7 +19,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
-SETTINGS = "/etc/vllm-hardening/guard.json"
+SETTINGS = "/etc/vllm-guard/guard.json"
 DEFAULTS = {"ssh_port": 22, "administrators": [], "services": "stop", "listeners": []}
 
 
