@@ -18,8 +18,8 @@ description:
   - An address of a target that lies on another segment than the source is tried through the target's neighbour address
     on the source's segment. This is how a host of one segment reaches the other addresses of its neighbours when they follow
     the weak host model. It needs raw sockets.
-  - UDP needs raw sockets, and on the target the responder that O(targets[].udp_nonce) belongs to (M(vllm_mindspore.hardening.audit)):
-    without an answer, a datagram that a filter let through cannot be told from one that it dropped.
+  - UDP needs raw sockets, and on the target the responder that M(vllm_mindspore.hardening.audit) starts. Without an answer, a datagram that a filter
+    let through cannot be told from one that it dropped.
   - Nothing is sent to any address that is not listed.
 options:
   sources:
