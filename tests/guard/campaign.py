@@ -352,7 +352,7 @@ class Campaign:
             write(state, good_state)
             if not wait_for(lambda: in_network(self.node, loaded) == wanted, PATIENCE, 0.1):
                 self.complain(f"{name}: the confirmed rules did not come back after they could be trusted again")
-            if not self.recorded(seen, 15, kind="^state$", outcome="^ended$") and name != "forged rules":
+            if name != "forged rules" and not self.recorded(seen, 15, kind="^state$", outcome="^ended$"):
                 self.complain(f"{name}: nothing says that the state can be trusted again")
         print("forged, truncated and missing states refused", flush=True)
 
