@@ -220,6 +220,8 @@ class Rules:
         """Whether a rule, now run, is nothing but conditions on single fields and a verdict, wherever it stands."""
         if state.diagrams or state.impossible or self._atoms or self._ending(expressions[-1]) is None:
             return False
+        if len(state.values) != sum(isinstance(self._symbols[id(one)], tuple) for one in expressions):
+            return False  # a constant that is no plain number, such as a name, has become part of the conditions
         return all(
             one["expr"] in _PLAIN or (one["expr"] in ("meta", "ct") and "sreg" not in one and one["key"] not in nft_loads.TIMES)
             or (one["expr"] == "payload" and "sreg" not in one)

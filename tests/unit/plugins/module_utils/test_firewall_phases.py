@@ -104,6 +104,21 @@ def test_what_the_host_sends_came_in_by_no_interface():
     assert judged(ruleset(postrouting=[stranger, [ACCEPT]])) == ("ok", None)
 
 
+@pytest.mark.parametrize("names, expected", [(("eth1", "eth0"), "ok"), (("eth0", "eth1"), "ok"), (("eth1", "eth2"), "broken")])
+def test_rules_of_one_shape_keep_their_own_names(names, expected):
+    load = {"expr": "meta", "dreg": 1, "key": 6}
+    rules = [[load, {"expr": "cmp", "sreg": 1, "op": 0, "data": name.encode().ljust(16, b"\0")}, ACCEPT] for name in names]
+    assert judged(ruleset(input=rules))[0] == expected
+
+
+@pytest.mark.parametrize("ports, expected", [((21, 22), "ok"), ((22, 21), "ok"), ((21, 23), "broken")])
+def test_rules_of_one_shape_keep_their_own_numbers(ports, expected):
+    load = [{"expr": "meta", "dreg": 1, "key": 16}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"\x06"}]
+    load.append({"expr": "payload", "dreg": 1, "base": 2, "offset": 2, "len": 2})
+    rules = [[*load, {"expr": "cmp", "sreg": 1, "op": 0, "data": port.to_bytes(2, "big")}, ACCEPT] for port in ports]
+    assert judged(ruleset(input=rules))[0] == expected
+
+
 def test_many_pairs_of_addresses_and_ports_do_not_multiply():
     count = 400
     pairs = [
