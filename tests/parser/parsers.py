@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,10 +35,12 @@ LEFT_OUT = re.compile(r"(^torch/(include|test)/|^vllm/.*\.so$|\.data/|\.a$)")
 
 
 def unpack(wheels, target):
-    """Unpack wheels side by side, unless exactly they lie there already."""
+    """Unpack wheels side by side in place of what lies there, unless that is exactly they."""
     stamp, wanted = target / ".wheels", "\n".join(sorted(path.name for path in wheels))
     if stamp.exists() and stamp.read_text() == wanted:
         return
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
     for path in wheels:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(target, [name for name in archive.namelist() if not LEFT_OUT.search(name)])
@@ -75,7 +78,6 @@ def engine_wheels(version):
 def site(version):
     """A folder with one version of vLLM; its metadata is under the name that its command line asks for."""
     target = CACHE / "parser" / version
-    target.mkdir(parents=True, exist_ok=True)
     unpack(engine_wheels(version), target)
     metadata = target / f"vllm-{version}+cpu.dist-info"
     metadata.mkdir(exist_ok=True)
