@@ -105,8 +105,19 @@ class Generator:
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     def rules(self, family, chain, targets, sets):
-        """The rules of a chain."""
-        return [self.rule(family, chain, targets, sets) for _time in range(self.random.choice((0, 1, 2, 3, 3, 4, 5, 6, 8)))]
+        """The rules of a chain, some followed by one of the same shape."""
+        result = []
+        for _time in range(self.random.choice((0, 1, 2, 3, 3, 4, 5, 6, 8))):
+            result.append(self.rule(family, chain, targets, sets))
+            if self.random.random() < 0.15:
+                result.append(self.sibling(result[-1]))
+        return result
+
+    def sibling(self, rule):
+        """The same rule with other values in its plain matches."""
+        return [
+            (*one[:3], self.values(one[1], one[2])[:1]) if one[0] == "match" and len(one[3]) == 1 else copy.deepcopy(one) for one in rule
+        ]
 
     def rule(self, family, chain, targets, sets):
         """One rule: conditions, side effects, and mostly a verdict."""
