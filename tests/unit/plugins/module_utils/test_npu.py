@@ -105,8 +105,8 @@ GOOD = {
 }
 
 
-def verdicts(wanted=WANTED, **changes):
-    return {item["id"]: item for item in conditions(wanted, {**copy.deepcopy(GOOD), **changes})}
+def verdicts(wanted=None, **changes):
+    return {item["id"]: item for item in conditions(wanted or WANTED, {**copy.deepcopy(GOOD), **changes})}
 
 
 def test_a_sound_node_passes():

@@ -89,7 +89,7 @@ def internal_sockets_are_closed(made, *ports):
             if listener["unit"] == "vllm-gateway.service" or listener["what"].startswith("API"):
                 continue
             for first, last in map(parse_ports, listener["ports"]):
-                for port in {first, (first + last) // 2, last}:
+                for port in (first, (first + last) // 2, last):
                     assert open_to_others(made, port) == [], (host, listener)
     for port in ports:
         assert open_to_others(made, port) == []
