@@ -43,7 +43,7 @@ class Records:
         if record is None or (not force and now() - record["boot_seconds"] < SAME_SECONDS):
             return
         self.waiting = None
-        print(guard.sentence(record), file=sys.stderr, flush=True)
+        say(guard.sentence(record))
         try:
             if os.path.exists(self.history) and os.path.getsize(self.history) > HISTORY_BYTES:
                 for number in range(HISTORY_FILES - 1, 0, -1):
@@ -54,7 +54,7 @@ class Records:
             with open(self.history, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, sort_keys=True) + "\n")
         except OSError as error:
-            print(f"the history cannot be written: {error}", file=sys.stderr, flush=True)
+            say(f"the history cannot be written: {error}")
 
     def count(self, metric, amount, **labels):
         """Add to a metric."""
@@ -81,7 +81,13 @@ class Records:
             os.chmod(path + ".new", 0o644)
             os.replace(path + ".new", path)
         except OSError as error:
-            print(f"the metrics cannot be written: {error}", file=sys.stderr, flush=True)
+            say(f"the metrics cannot be written: {error}")
+
+
+def say(text):
+    """One line for the journal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def notify(text):

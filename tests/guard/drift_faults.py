@@ -66,7 +66,7 @@ def main():
     chosen = [item for item in FAULTS if re.search(options.only, item.name)]
     random.Random(options.seed).shuffle(chosen)
     chosen, begun, wrong, corrected, left = chosen[:options.count], time.monotonic(), 0, 0, 0
-    with Lab(options.lab, options.block, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
+    with Lab(options.lab, options.block, False, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
         for couple in pairs(chosen):
             if time.monotonic() > begun + 60 * options.minutes:
                 print("the time is over", flush=True)
