@@ -151,9 +151,9 @@ def main(directory, warning_days, output):
     os.replace(temporary, output)
     for priority, text in lines:
         # systemd takes the priority from the prefix (sd-daemon(3)).
-        print(f"<{priority}>{text}", flush=True)
+        sys.stdout.write(f"<{priority}>{text}\n")
     return 1 if broken else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    raise SystemExit(main(*sys.argv[1:]))

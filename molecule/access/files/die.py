@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Begin a change of SSH access and kill its controller as soon as the node waits for the confirmation.
 
