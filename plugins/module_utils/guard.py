@@ -303,6 +303,6 @@ def metrics_text(duty, values):
 def sentence(record):
     """One line about a record, for the journal."""
     by = record.get("by")
-    who = f" by {by['command']} ({by['pid']})" if by else ""
+    who = f"; it was {by['command']} (process {by['pid']})" if by else ""
     count = f" {record['count']} times" if record.get("count", 1) > 1 else ""
     return f"{record['outcome']}: {record['what']}{who}{count}"

@@ -183,3 +183,9 @@ def test_metrics_are_prometheus_text():
     assert 'vllm_guard_alarm{duty="firewall",kind="state"} 1\n' in text
     assert 'vllm_guard_last_check_timestamp_seconds{duty="firewall"} 1795470000\n' in text
     assert text.count("# TYPE") == 2
+
+
+def test_a_record_is_one_line_for_the_journal():
+    record = {"outcome": "corrected", "what": "the table was gone", "by": {"pid": 7, "command": "nft"}, "count": 3}
+    assert guard.sentence(record) == "corrected: the table was gone; it was nft (process 7) 3 times"
+    assert guard.sentence({"outcome": "seen", "what": "x"}) == "seen: x"
