@@ -197,7 +197,9 @@ def ray_member(instance):
     """What runs Ray on a node of an instance, as an instance of its own: same user, same sandbox, same variables."""
     ray = instance["ray"]
     credentials = ray_token(instance)
-    return {**instance, "unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "credentials": credentials, "what": "Ray of instance"}
+    engine = instance["unit"] if instance["arguments"] is not None else None
+    own = {"unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "what": "Ray of instance"}
+    return {**instance, **own, "wants": engine, "credentials": credentials}
 
 
 def image_root(image):
@@ -257,6 +259,8 @@ def unit_content(instance, options):
         f"Description={instance.get('what', 'vLLM instance')} {instance['name'].replace('%', '%%')}, rank {instance.get('rank', 0)}",
         *([f"BindsTo={beside['unit']}", f"After={beside['unit']}"] if beside else []),
         "Wants=network-online.target",
+        # The end of Ray ends the engine, and its next start has to start the engine again.
+        *([f"Wants={instance['wants']}"] if instance.get("wants") else []),
         "After=network-online.target vllm-hardening-firewall.service",
         *([f"BindsTo={IMAGE_UNIT}", f"After={IMAGE_UNIT}"] if options["image"] else []),
         "StartLimitIntervalSec=0",

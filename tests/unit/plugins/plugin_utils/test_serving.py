@@ -108,6 +108,13 @@ def with_ray(**values):
     return instance(ray=ray, arguments=["serve"])
 
 
+def test_ray_starts_the_engine_that_it_ended():
+    ray, _engine = serving.serving_units([with_ray()])
+    assert values(ray["content"].splitlines(), "Wants") == ["network-online.target", "vllm-chat.service"]
+    alone = serving.serving_units([{**with_ray(), "arguments": None}])[0]
+    assert values(alone["content"].splitlines(), "Wants") == ["network-online.target"]
+
+
 def test_the_engine_sees_the_processes_of_ray():
     plain, over_ray = unit(), serving.serving_units([with_ray()])
     assert values(plain, "PrivateUsers") == ["yes"]
