@@ -36,8 +36,8 @@ def observation():
 def judged(change=lambda seen: None, planned=True):
     seen = observation()
     change(seen)
-    plan = {"clusters": {"vllm": {"segments": {}, "sets": {}}},
-            "nodes": {"npu01": {"cluster": "vllm", "gateway": GATEWAY if planned else None, "instances": [], "sysctls": {}, "flows": [], "addresses": {}, "listeners": []}}}
+    node = {"cluster": "vllm", "gateway": GATEWAY if planned else None, "instances": [], "sysctls": {}, "flows": [], "addresses": {}, "listeners": []}
+    plan = {"clusters": {"vllm": {"segments": {}, "sets": {}}}, "nodes": {"npu01": node}}
     return {finding["control"]: finding["status"] for finding in judge_node(Node("npu01", plan, seen, None)) if finding["control"] in CHECKS}
 
 
