@@ -32,7 +32,7 @@ def ask(port, data, patience=5.0):
         item.send(data)
         try:
             return item.recv(64)
-        except (TimeoutError, ConnectionRefusedError):
+        except OSError:  # a timeout is no TimeoutError before Python 3.10
             return None
 
 

@@ -1,4 +1,3 @@
-#!/opt/vllm/current/bin/python
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """vLLM, but for instances over Ray, which its CPU build refuses ("current platform cpu does not support ray").
 
