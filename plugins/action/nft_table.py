@@ -56,7 +56,7 @@ class ActionModule(ActionBase):
         return result
 
     def _confirm(self, change, transport, task_vars):
-        """Confirm over a connection made after the change. Returns the node's answer, or None and what went wrong."""
+        """Confirm over a connection begun after the node said that the new rules are loaded. Returns the node's answer, or None and what went wrong."""
         until = time.monotonic() + change["seconds"]
         complaint = ""
         arguments = {**self._task.args, "phase": "confirm", "change_id": change["id"], "nonce": change["nonce"], "transport": transport}
@@ -66,6 +66,10 @@ class ActionModule(ActionBase):
             except (AnsibleConnectionFailure, AnsibleError) as error:
                 complaint = str(error).strip()
             else:
+                if answer.get("proof"):
+                    # The node has loaded the rules by now; this connection may be older than that, the next is not.
+                    arguments["proof"] = answer["proof"]
+                    continue
                 if not answer.get("failed"):
                     return answer, ""
                 complaint = complaint or answer.get("msg", "")

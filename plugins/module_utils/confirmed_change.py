@@ -214,6 +214,27 @@ class Journal:
         """Whether the change script has run to its end."""
         return os.path.exists(os.path.join(self.directory(identifier), "loaded")) or self.token(identifier)[0] != "pending"
 
+    def ask_again(self, identifier, seen):
+        """A text for the login `seen` to bring over its next connection. Give it only once the change is loaded: see `came_after`."""
+        proof = secrets.token_hex(16)
+        with open(os.path.join(self.directory(identifier), f"after-{proof}"), "w", encoding="utf-8") as stream:
+            stream.write(seen)
+        return proof
+
+    def came_after(self, identifier, proof, seen):
+        """Whether the login `seen` was begun after the change was loaded: it brings what another login was told after that.
+
+        A connection that is merely new may have been made in the moment before the change script ran, and rules that refuse every next one
+        would let it go on.
+        """
+        if not proof or not _IDENTIFIER.fullmatch(proof):
+            return False
+        try:
+            with open(os.path.join(self.directory(identifier), f"after-{proof}"), encoding="utf-8") as stream:
+                return stream.read() != seen
+        except FileNotFoundError:
+            return False
+
     def complaint(self, identifier):
         """What nft said when it refused a change."""
         try:

@@ -63,6 +63,11 @@ options:
   nonce:
     description: Proves in the phase V(confirm) that this is the node on which the change was made. Set by the action plugin.
     type: str
+  proof:
+    description:
+      - What the node answered to the phase V(confirm) over another connection, after it had loaded the change. Who brings it over a new one has
+        connected under the new rules. Set by the action plugin.
+    type: str
   transport:
     description: The type of connection that the controller uses. Set by the action plugin.
     type: str
@@ -525,6 +530,10 @@ class Firewall:
             if over_network and seen == change["login"]:
                 raise ChangeError(f"the confirmation came over the connection on which the change was made ({seen or 'unknown'}), which proves nothing",
                                   "pending")
+            self.await_load(identifier, change)
+            if over_network and self.journal.token(identifier)[0] == "pending" and not self.journal.came_after(identifier, self.parameters["proof"], seen):
+                self.result["proof"] = self.journal.ask_again(identifier, seen or "")
+                return
             self.take(identifier, change)
         elif token != "confirmed":  # confirmed: the answer to an earlier confirmation got lost, and what follows may be done twice
             self.lost(identifier, token)
@@ -543,10 +552,13 @@ class Firewall:
         self.result["confirmed_by"] = (f"new {transport} connection from {seen.split()[0]}" if over_network and seen
                                        else f"nothing: the connection {transport} does not cross the packet filter")
 
-    def take(self, identifier, change):
-        """Confirm a pending change once its rules, and no others, are loaded."""
+    def await_load(self, identifier, change):
+        """Wait until the change script has run, until the deadline at most."""
         while not self.journal.loaded(identifier) and now() < change["deadline"]:
             time.sleep(0.05)
+
+    def take(self, identifier, change):
+        """Confirm a pending change whose rules, and no others, are loaded."""
         if self.journal.token(identifier)[0] == "pending" and fingerprint(self.table.read()) != change["canonical"]:
             raise ChangeError("another program changed the table since; the previous rules will be put back", "pending")
         try:
@@ -584,6 +596,7 @@ def main():
             "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
             "change_id": {"type": "str"},
             "nonce": {"type": "str", "no_log": False},
+            "proof": {"type": "str"},
             "transport": {"type": "str", "default": "ssh"},
         },
         supports_check_mode=True,

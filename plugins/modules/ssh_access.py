@@ -16,7 +16,7 @@ extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
 description:
-  - Writes one drop-in of sshd and reloads it. No other file of SSH is touched. With O(limit_sudo) it writes one of sudo too.
+  - Writes one drop-in of sshd and restarts it, which open sessions survive. No other file of SSH is touched. With O(limit_sudo) it writes one of sudo too.
   - The drop-in is refused before it is in place where sshd does not take it, where something else overrides it, or where the login of this run would
     not be let in under it, all of which C(sshd -T) says for that login.
   - A timer on the node puts the drop-in of before back unless the controller confirms the change over a connection that it opens for that purpose.
@@ -222,7 +222,7 @@ class Access:
         return text
 
     def change(self, wanted, before):
-        """Arm the rollback, put the files in place, reload. Both arguments map the paths of FILES to a text, None where there is no file."""
+        """Arm the rollback, put the files in place, restart sshd. Both arguments map the paths of FILES to a text, None where there is no file."""
         identifier = self.params["change_id"]
         folder = f"{DIRECTORY}/{identifier}"
         os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
@@ -250,7 +250,11 @@ class Access:
                 node_files.remove(path)
             elif text != before[path]:
                 node_files.write_file(path, text.encode("utf-8"), 0, 0, FILES[path][1])
-        self.run("systemctl", "reload-or-restart", self.unit)
+        # Not reload: it returns before sshd reads anything, and a login in between would prove the old configuration. Sessions live on.
+        code, dummy, error = self.module.run_command(["systemctl", "restart", self.unit])
+        if code:
+            self.run("/bin/sh", f"{folder}/rollback", "now")
+            raise Refused(f"{self.unit} does not restart with the change, which was taken back: {error.strip()}")
         # What comes after the drop-ins in sudoers wins over them.
         if wanted[SUDOERS] and self.module.run_command(["sudo", "-l", "-U", login()[0], "/bin/false"])[0] == 0:
             self.run("/bin/sh", f"{folder}/rollback", "now")

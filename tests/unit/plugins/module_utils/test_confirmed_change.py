@@ -70,6 +70,16 @@ def test_a_confirmed_change_is_not_rolled_back(journal, loads):
     assert journal.token(RECORD["id"])[0] == "confirmed"
 
 
+def test_only_a_login_that_another_one_sent_after_the_change_came_after_it(journal, loads):
+    begin(journal, loads)
+    proof = journal.ask_again(RECORD["id"], "10.77.0.1 50000 10.77.0.11 22")
+    assert journal.came_after(RECORD["id"], proof, "10.77.0.1 50001 10.77.0.11 22")
+    assert not journal.came_after(RECORD["id"], proof, "10.77.0.1 50000 10.77.0.11 22")
+    assert not journal.came_after(RECORD["id"], "0" * 32, "10.77.0.1 50001 10.77.0.11 22")
+    assert not journal.came_after(RECORD["id"], None, "10.77.0.1 50001 10.77.0.11 22")
+    assert not journal.came_after(RECORD["id"], "../pending", "10.77.0.1 50001 10.77.0.11 22")
+
+
 def test_a_change_that_is_rolled_back_cannot_be_confirmed(journal, loads):
     dummy, rollback = begin(journal, loads)
     run(rollback)
