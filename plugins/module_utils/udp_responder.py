@@ -108,6 +108,8 @@ def start(nonce, addresses, ports, seconds):
         for item in sockets:
             item.close()
     alive = os.read(ready, 1)
+    if alive:
+        os.read(ready, 1)  # the end: by now it has let go of the pipe too
     os.close(ready)
     if not alive:
         raise OSError(errno.ESRCH, "the responder ended at once")
