@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The files that load the packet filter before the network is up, and again after nftables.service flushed it."""
+"""Where the packet filter lies on a node: what loads it before the network is up and whenever nftables.service flushes, and the state of its changes."""
 from __future__ import annotations
 
 import os
@@ -13,6 +13,7 @@ RULES = "/etc/vllm-hardening/firewall.nft"
 UNIT = "/etc/systemd/system/vllm-hardening-firewall.service"
 LINK = "/etc/systemd/system/sysinit.target.wants/vllm-hardening-firewall.service"
 DROP_IN = "/etc/systemd/system/nftables.service.d/vllm-hardening.conf"
+VOLATILE = "/run/vllm-hardening/firewall"
 PERMANENT = "/var/lib/vllm-hardening/firewall"
 
 HEADER = """# The packet filter of vllm_mindspore.hardening, as it was last confirmed.

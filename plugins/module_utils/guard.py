@@ -12,7 +12,7 @@ import json
 import re
 import struct
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, ports, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_change, nft_listing, ports, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import attributes, string
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
 
@@ -46,7 +46,7 @@ def confirmed_rules(state, rules, key):
     content = content_of(rules)
     if hashlib.sha256(content.encode()).hexdigest() != confirmed["content"]:
         raise Untrusted("the confirmed rules are not those of their record")
-    return confirmed, replacement(content)
+    return confirmed, nft_change.replacement(TABLE, content)
 
 
 def sealed_record(state, key):
@@ -69,15 +69,10 @@ def content_of(rules):
     """The table in the file of the confirmed rules. Raises Untrusted."""
     while rules.startswith("#"):
         rules = rules.partition("\n")[2]
-    head = replacement("")
+    head = nft_change.replacement(TABLE, "")
     if not rules.startswith(head):
         raise Untrusted("the confirmed rules are truncated or not what the module nft_table writes")
     return rules[len(head):]
-
-
-def replacement(content):
-    """Text that makes the table be `content` in one transaction, whatever it was."""
-    return f"table {TABLE}\ndelete table {TABLE}\n{content}"
 
 
 def emergency_rules(port, sources, users):

@@ -15,14 +15,12 @@ import socket
 import subprocess
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, nft_ruleset, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, nft_change, nft_ruleset, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import Journal, Staged, now
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import PERMANENT, RULES, VOLATILE
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify, read_text
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import fingerprint
 
-RULES = "/etc/vllm-hardening/firewall.nft"
-VOLATILE = "/run/vllm-hardening/firewall"
-PERMANENT = "/var/lib/vllm-hardening/firewall"
 MAINTENANCE = "/run/vllm-hardening/maintenance.json"
 NFT = ("/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft")
 
@@ -252,7 +250,7 @@ class FirewallGuard:
                 self.good = live
                 self.tell("failed", f"the table cannot be compared: {self.distrust}; it is left as it is")
                 return REST_SECONDS
-            text, what = guard.replacement(guard.emergency_rules(*self.emergency())), "emergency rules, closed to all but SSH"
+            text, what = nft_change.replacement(guard.TABLE, guard.emergency_rules(*self.emergency())), "emergency rules, closed to all but SSH"
         had = guard.rules_in_words(table)
         self.pace.note(now())
         generation = nft_ruleset.generation()

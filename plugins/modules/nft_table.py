@@ -175,6 +175,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_
     PERMANENT,
     RULES,
     UNIT,
+    VOLATILE,
     differing,
     files_for,
     service_text,
@@ -187,7 +188,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snaps
 FAMILY = "inet"
 NAME = "vllm_hardening"
 TABLE = f"{FAMILY} {NAME}"
-VOLATILE = "/run/vllm-hardening/firewall"
 
 DELAY = "200ms"  # from arming to loading: time for the answer to leave the node
 NETWORKED = ("ssh", "paramiko", "libssh")  # transports whose connections cross the packet filter

@@ -73,6 +73,18 @@ def locked_out_of_new_connections(attempt):
                     .replace("chain input {", "chain input {", 1))
 
 
+def loaded_late(attempt):
+    """The same rules, loaded only when the login that is to confirm them has been made: it lives on, every later one is refused."""
+    node = attempt.node
+    node.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.real")
+    try:
+        node.run("sh", "-c", "cat > /usr/sbin/nft && chmod 755 /usr/sbin/nft",
+                 data='#!/bin/sh\n[ "$2" != change.nft ] || sleep 3\nexec /usr/sbin/nft.real "$@"\n')
+        return locked_out_of_new_connections(attempt)
+    finally:
+        node.run("mv", "/usr/sbin/nft.real", "/usr/sbin/nft")
+
+
 def locked_out_wholly(attempt):
     """Nothing from the controller gets in, not even the running connection."""
     return _locking(attempt, lambda text: re.sub(r"ip saddr \S+ tcp dport 22 counter accept.*", "", text))
@@ -319,7 +331,8 @@ def changed_by_another(attempt):
 
 
 INJECTIONS = [
-    locked_out_of_new_connections, locked_out_wholly, locked_out_by_address, locked_out_by_interface, locked_out_by_port, answers_refused, early_drop,
+    locked_out_of_new_connections, loaded_late, locked_out_wholly, locked_out_by_address, locked_out_by_interface, locked_out_by_port,
+    answers_refused, early_drop,
     preflight_refuses, proof_refuses, does_not_load, killed_while_connecting, killed_when_armed, killed_when_applied, killed_while_confirming,
     killed_when_confirmed, killed_anywhere, module_killed, rebooted, partitioned, sshd_stopped, disk_full, disk_full_inside_the_window, concurrent,
     without_nft, nft_gone_inside_the_window, changed_by_another,

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, nft_change, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import pack_attribute
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
 
@@ -21,7 +21,7 @@ def confirmed(content=CONTENT, key=KEY, **changes):
     record = {"content": hashlib.sha256(content.encode()).hexdigest(), "canonical": "abc", "id": "1", "at": "then"}
     record["seal"] = sealing.seal(key, *sealing.firewall_parts(record))
     record.update(changes)
-    return json.dumps({"confirmed": record}), "# a comment\n# another\n" + guard.replacement(content)
+    return json.dumps({"confirmed": record}), "# a comment\n# another\n" + nft_change.replacement(guard.TABLE, content)
 
 
 def test_confirmed_rules_are_trusted():
