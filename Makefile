@@ -47,11 +47,11 @@ lint: setup ## Style of YAML, roles, Python, shell and changelog; generated docu
 	ruff check --quiet .
 	shellcheck $$(git grep --untracked -lIE '^#!(/bin/(ba)?sh|/usr/bin/env (ba)?sh)')
 	antsibull-changelog lint
-	for script in docs/generate/*.py; do python $$script --check; done
+	for script in docs/generate/[!_]*.py; do python $$script --check; done
 	! git grep --untracked -nE '$(EXCEPTIONS)' -- ':!Makefile' || { echo 'Mend the cause instead of silencing the tool.' >&2; exit 1; }
 
 docs: setup ## Write what is generated: the tables of the roles' variables
-	for script in docs/generate/*.py; do python $$script; done
+	for script in docs/generate/[!_]*.py; do python $$script; done
 
 sanity: setup ## ansible-test sanity, no exceptions
 	python tests/tools/run_ansible_test.py $(BUILD) sanity

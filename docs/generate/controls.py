@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import ADDITIONS, CONTROLS, RECOMMENDATIONS
 
-TARGET = Path(__file__).resolve().parents[1] / "controls.md"
+from _page import write
+
 HEAD = """\
 # Controls
 
@@ -45,17 +45,5 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Write or check."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            print("docs/controls.md is stale: run make docs", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("controls.md", page()))

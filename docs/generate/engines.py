@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.pairings import PAIRINGS
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT, DANGEROUS_FLAGS
 
-TARGET = Path(__file__).resolve().parents[1] / "engines.md"
+from _page import write
+
 HEAD = """\
 # Engines
 
@@ -56,17 +56,5 @@ def page() -> str:
     return text + VARIABLES + "".join(f"| `{name}` | {reason} |\n" for name, reason in sorted(DANGEROUS_ENVIRONMENT.items()))
 
 
-def main() -> int:
-    """Write or check."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            print("docs/engines.md is stale: run make docs", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("engines.md", page()))

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 
-TARGET = Path(__file__).resolve().parents[1] / "flows.md"
+from _page import write
+
 HEAD = """\
 # Flows
 
@@ -110,17 +110,5 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    """Write or check."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
-            print("docs/flows.md is stale: run make docs", file=sys.stderr)
-            return 1
-        return 0
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write("flows.md", page()))
