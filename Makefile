@@ -13,6 +13,8 @@ export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(COLLECTIONS)
 export ANSIBLE_INJECT_FACT_VARS := false
 export PYTHONPATH := $(COLLECTIONS)
+# What the lab and the tests fetch or build once: roots, wheels, images.
+export LAB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-hardening
 
 # What `make test` makes, in this order. tests/*/targets.mk add theirs, then the scenarios follow.
 TEST_STEPS := setup lint sanity units build

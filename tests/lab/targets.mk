@@ -1,5 +1,5 @@
 # What the lab's nodes serve, and the scenarios that mount it.
-SERVING := $(HOME)/.cache/vllm-hardening/serving
+SERVING := $(LAB_CACHE)/serving
 
 .PHONY: serving
 serving: setup ## The wheels of the CPU build of vLLM and a tiny model, for the lab

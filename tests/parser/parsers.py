@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 SERVING = HERE.parent / "lab" / "serving"
 TABLE = HERE.parents[1] / "plugins" / "plugin_utils" / "engine_flags.py"
 REVIEWED = HERE / "variables.txt"
-CACHE = Path(os.environ.get("LAB_CACHE") or Path.home() / ".cache" / "vllm-hardening")
+CACHE = Path(os.environ["LAB_CACHE"])  # the Makefile says where
 # Beyond what the parsers import: headers, tests and static libraries of torch, compiled parts of the engine.
 LEFT_OUT = re.compile(r"(^torch/(include|test)/|^vllm/.*\.so$|\.data/|\.a$)")
 
