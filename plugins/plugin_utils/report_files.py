@@ -10,6 +10,7 @@ The manifest lists the SHA-256 of every file of the run and of the manifest befo
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import tempfile
 
 MANIFEST, HISTORY, NAMESPACE = "manifest.json", "history.jsonl", "vllm-audit"
 HISTORY_LIMIT = 200
+BATCH = 512  # pieces of text, a finding or so each
 
 
 class ReportError(Exception):
@@ -52,8 +54,9 @@ def write(path, pieces):
     sha256 = hashlib.sha256()
     with tempfile.NamedTemporaryFile("wb", dir=os.path.dirname(path), delete=False) as stream:
         try:
-            for piece in pieces:
-                data = piece.encode()
+            pieces = iter(pieces)
+            while batch := list(itertools.islice(pieces, BATCH)):
+                data = "".join(batch).encode()
                 sha256.update(data)
                 stream.write(data)
             stream.flush()

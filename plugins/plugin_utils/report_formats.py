@@ -8,10 +8,9 @@ of a control or of a status is encoded once; a million findings are a matter of 
 
 from __future__ import annotations
 
-import csv
 import datetime
+import functools
 import hashlib
-import io
 import json
 import re
 import uuid
@@ -25,16 +24,21 @@ LEVELS = {"critical": "error", "high": "error", "medium": "warning", "low": "not
 KINDS = {"pass": "pass", "fail": "fail", "waived": "fail", "not applicable": "notApplicable", "unknown": "open"}
 STATES = {"pass": "satisfied", "not applicable": "satisfied", "fail": "not-satisfied", "waived": "not-satisfied", "unknown": "not-satisfied"}
 VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-# XML 1.0 allows no other characters below the space; json and csv escape what they must.
+QUOTED_CSV = re.compile('[,"\\r\\n]').search
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# XML 1.0 allows no other characters below the space; the others escape what they must.
 NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-encode = json.JSONEncoder().encode
+encode = json.JSONEncoder(check_circular=False).encode
 quoted = json.encoder.encode_basestring_ascii
+# Many findings say the same, such as that all is as expected.
+quoted_often = functools.lru_cache(4096)(quoted)
 
 
 def _controls(document):
     return {control["id"]: control for control in document["controls"]}
 
 
+@functools.lru_cache(4096)
 def _xml(value):
     return escape(NOT_XML.sub("?", str(value)), quote=True)
 
@@ -126,10 +130,10 @@ def _sarif_result(finding, rule):
         words = f"{waiver['reason']} ({waiver['owner']}, until {waiver['expires']})"
         suppressions = f', "suppressions": [{{"kind": "external", "status": "accepted", "justification": {quoted(words)}}}]'
     return (
-        f'{{{rule}, "kind": "{KINDS[status]}", "level": "{level}", "message": {{"text": {quoted(finding["observed"] or status)}}}, '
+        f'{{{rule}, "kind": "{KINDS[status]}", "level": "{level}", "message": {{"text": {quoted_often(finding["observed"] or status)}}}, '
         f'"locations": [{{"logicalLocations": [{{"name": {host}, "kind": "resource", "fullyQualifiedName": {quoted(place)}}}]}}], '
-        f'"partialFingerprints": {{"hostControl/v1": "{_uuid(place)}"}}, "properties": {{"status": "{status}", '
-        f'"expected": {quoted(finding["expected"])}, "evidence": {encode(finding["evidence"])}}}{suppressions}}}')
+        f'"partialFingerprints": {{"hostControl/v1": "{fingerprint(place)}"}}, "properties": {{"status": "{status}", '
+        f'"expected": {quoted(finding["expected"])}, "evidence": {encode(finding["evidence"]) if finding["evidence"] else "[]"}}}{suppressions}}}')
 
 
 def render_sarif(document):
@@ -146,30 +150,29 @@ def render_sarif(document):
     yield "\n]}]}\n"
 
 
+def _quote(text):
+    """A field of CSV (RFC 4180); in quotation marks where it has to be."""
+    return '"' + text.replace('"', '""') + '"' if QUOTED_CSV(text) else text
+
+
 def _cell(value):
-    """A cell that a spreadsheet would take for a formula is quoted as text."""
+    """A field that came from a host or a user; one that a spreadsheet would take for a formula is quoted as text."""
     text = str(value)
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return _quote("'" + text if text.startswith(FORMULA) else text)
 
 
 def render_csv(document):
     """One row a finding."""
-    controls, stream = _controls(document), io.StringIO()
-    writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(
-        ("host", "control", "status", "severity", "witness", "title", "expected", "observed", "fix", "waived until", "waiver owner", "waiver reason")
-    )
-    for number, finding in enumerate(document["findings"]):
-        control, waiver = controls[finding["control"]], finding["waiver"] or {}
-        writer.writerow((
-            _cell(finding["host"]), finding["control"], finding["status"], finding["severity"], control["witness"], control["title"],
-            _cell(finding["expected"]), _cell("; ".join(finding["evidence"]) or finding["observed"]), control["remedy"],
-            waiver.get("expires", ""), _cell(waiver.get("owner", "")), _cell(waiver.get("reason", ""))))
-        if number % 1000 == 0:
-            yield stream.getvalue()
-            stream.seek(0)
-            stream.truncate()
-    yield stream.getvalue()
+    common = {control["id"]: tuple(",".join(map(_quote, words)) for words in ((control["witness"], control["title"]), (control["remedy"],)))
+              for control in document["controls"]}
+    yield "host,control,status,severity,witness,title,expected,observed,fix,waived until,waiver owner,waiver reason\r\n"
+    for finding in document["findings"]:
+        control, waiver, end = finding["control"], finding["waiver"], ",,,"
+        (middle, remedy), evidence = common[control], finding["evidence"]
+        if waiver:
+            end = f",{_quote(waiver['expires'])},{_cell(waiver['owner'])},{_cell(waiver['reason'])}"
+        yield (f"{_cell(finding['host'])},{control},{finding['status']},{finding['severity']},{middle},{_cell(finding['expected'])},"
+               f"{_cell('; '.join(evidence) or finding['observed'])},{remedy}{end}\r\n")
 
 
 def _label(value):
@@ -199,14 +202,37 @@ def render_prometheus(document):
         for finding in document["findings"] if finding["status"] in ("fail", "unknown")))
 
 
+def _names(*parts):
+    """A function that makes the version 5 UUID (RFC 9562, section 5.5) of a name below these parts in this collection's name space.
+
+    What all names begin with is hashed once; uuid.uuid5 takes nearly four times as long.
+    """
+    start = hashlib.sha1(NAMESPACE.bytes + "".join(f"{part}/" for part in parts).encode(), usedforsecurity=False)
+
+    def name(text):
+        sha1 = start.copy()
+        sha1.update(text.encode())
+        digits = sha1.hexdigest()
+        return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    return name
+
+
 def _uuid(*parts):
-    """The version 5 UUID (RFC 9562, section 5.5) of a name in this collection's name space; uuid.uuid5 takes three times as long."""
-    digits = hashlib.sha1(NAMESPACE.bytes + "/".join(parts).encode(), usedforsecurity=False).hexdigest()
-    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{VARIANTS[digits[16]]}{digits[17:20]}-{digits[20:32]}"
+    """The UUID of a name of several parts."""
+    return _names(*parts[:-1])(parts[-1])
 
 
+fingerprint = _names()
+
+
+@functools.lru_cache(4096)
 def _statement(text):
     return " ".join(str(text).split()) or "none"
+
+
+@functools.lru_cache(4096)
+def _quoted_statement(text):
+    return quoted(_statement(text))
 
 
 class _Oscal:
@@ -215,36 +241,38 @@ class _Oscal:
     def __init__(self, document):
         self.when = document["generated"]
         self.subjects = {host: _uuid("host", host) for host in document["plan"]["nodes"]}
-        self.titles, self.reasons, self.targets, self.common = {}, {}, {}, {}
+        self.uuids = {kind: _names(kind, self.when) for kind in ("observation", "finding", "risk", "waiver")}
+        self.titles, self.reasons, self.satisfied, self.common = {}, {}, {}, {}
         for control in document["controls"]:
             name = control["id"]
-            self.titles[name], self.reasons[name] = encode(f"{name} {control['title']}"), encode(_statement(control["rationale"]))
+            self.titles[name], self.reasons[name] = encode(f"{name} {control['title']}"), _quoted_statement(control["rationale"])
             for status, state in STATES.items():
                 reason = status if status in ("pass", "fail") else "other"
-                self.targets[name, status] = encode(
-                    {"type": "objective-id", "target-id": name.lower(), "status": {"state": state, "reason": reason}})
+                target = {"type": "objective-id", "target-id": name.lower(), "status": {"state": state, "reason": reason}}
+                self.satisfied[name, status] = (
+                    f'"title": {self.titles[name]}, "description": {self.reasons[name]}, "target": {encode(target)}')
         for status in STATES:
             props = [{"name": "status", "ns": HOMEPAGE, "value": status.replace(" ", "-")}]
             self.common[status] = encode({"methods": ["TEST"], "types": ["control-objective"], "collected": self.when, "props": props})[1:-1]
 
     def uuid(self, kind, finding):
         """The UUID of the part of that kind."""
-        return _uuid(kind, self.when, finding["host"], finding["control"])
+        return self.uuids[kind](f"{finding['host']}/{finding['control']}")
 
     def observation(self, finding):
         """What was observed."""
         evidence = ""
         if finding["evidence"]:
             evidence = f', "relevant-evidence": {encode([{"description": _statement(line)} for line in finding["evidence"]])}'
-        return (f'{{"uuid": "{self.uuid("observation", finding)}", "description": {quoted(_statement(finding["observed"]))}, '
+        return (f'{{"uuid": "{self.uuid("observation", finding)}", "description": {_quoted_statement(finding["observed"])}, '
                 f'"subjects": [{{"subject-uuid": "{self.subjects[finding["host"]]}", "type": "inventory-item"}}], {self.common[finding["status"]]}{evidence}}}')
 
     def finding(self, finding):
         """Whether the control is satisfied."""
-        name, status = finding["control"], finding["status"]
+        status = finding["status"]
         risks = f', "related-risks": [{{"risk-uuid": "{self.uuid("risk", finding)}"}}]' if status in ("fail", "waived") else ""
-        return (f'{{"uuid": "{self.uuid("finding", finding)}", "title": {self.titles[name]}, "description": {self.reasons[name]}, '
-                f'"target": {self.targets[name, status]}, "related-observations": [{{"observation-uuid": "{self.uuid("observation", finding)}"}}]{risks}}}')
+        return (f'{{"uuid": "{self.uuid("finding", finding)}", {self.satisfied[finding["control"], status]}, '
+                f'"related-observations": [{{"observation-uuid": "{self.uuid("observation", finding)}"}}]{risks}}}')
 
     def risk(self, finding):
         """The risk of a finding that failed; a waiver is a deviation that was approved."""
