@@ -249,12 +249,13 @@ class Node:
             self.module.run_command(["systemctl", "reset-failed", name])
         code, out, err = self.module.run_command(["systemctl", verb, name])
         if code != 0:
-            reason = self.first_error(name, self.began) if verb in ("start", "restart") else ""
+            reason = self.first_error([name], self.began) if verb in ("start", "restart") else ""
             raise Failed(f"unit {name}: {verb} failed: {reason or (err or out).strip()}")
 
-    def first_error(self, name, since):
-        """The first error that a unit logged since a time, or an empty string."""
-        _code, out, _err = self.module.run_command(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={name}", f"--since=@{int(since)}"])
+    def first_error(self, names, since):
+        """The first error that units logged since a time, or an empty string."""
+        units = [f"--unit={name}" for name in names]
+        _code, out, _err = self.module.run_command(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--since=@{int(since)}", *units])
         return node_state.first_error(out.splitlines())
 
     def settle_sysctls(self):
@@ -274,18 +275,19 @@ class Node:
                 self.do_sysctl(key, value)
 
     def wait_ready(self, name, ready):
-        """Wait until a unit answers; fail as soon as it has failed, or when its time is over."""
-        found = self.observe_units()[name]
-        began = found["started"] or self.began
+        """Wait until a unit answers; fail as soon as it has failed more often than it may, or when its time is over."""
+        began = self.observe_units()[name]["started"] or self.began
+        attempts = node_state.Attempts(began)
         while True:
             problem = answer_of(ready["url"])
             if problem is None:
                 return
-            found = self.observe_units()[name]
-            failing = found["active"] in ("failed", "inactive") or found["sub"] == "auto-restart" or (found["started"] or began) > began + 1
-            if failing or time.time() - began > ready["timeout"]:
-                reason = self.first_error(name, began)
-                what = "has failed" if failing else f"is not ready {ready['timeout']} s after its start ({ready['url']}: {problem})"
+            failures = attempts.failures(self.observe_units()[name])
+            if failures > ready["restarts"] or time.time() - began > ready["timeout"]:
+                reason = self.first_error([name, *ready["journals"]], began)
+                what = f"is not ready {ready['timeout']} s after its start ({ready['url']}: {problem})"
+                if failures > ready["restarts"]:
+                    what = "has failed" if failures == 1 else f"has failed {failures} times"
                 raise Failed(f"unit {name} {what}. First error of its journal: {reason or 'none'}")
             time.sleep(1)
 

@@ -506,6 +506,23 @@ def _unit(item, found, desired, have, changed_files):
     return steps
 
 
+class Attempts:
+    """How often a unit that is being started has failed; systemd may have started it again between two looks."""
+
+    def __init__(self, started):
+        self.started, self.count, self.down = started, 0, False
+
+    def failures(self, found):
+        """The failures so far, after a look at the unit."""
+        again = found["started"] is not None and found["started"] > self.started + 1
+        down = found["active"] in ("failed", "inactive") or found["sub"] == "auto-restart"
+        self.count += (again and not self.down) + (down and (again or not self.down))
+        self.down = down
+        if again:
+            self.started = found["started"]
+        return self.count
+
+
 def resources(steps):
     """The differences as the module returns them."""
     return [{"resource": step.resource, "change": step.change, "before": step.before, "after": step.after} for step in visible(steps)]

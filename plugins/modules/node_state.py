@@ -258,6 +258,15 @@ options:
             description: Seconds to wait from the start of the unit.
             type: int
             default: 600
+          restarts:
+            description: How often systemd may start the unit again before it counts as failed.
+            type: int
+            default: 0
+          journals:
+            description: Further units whose journal may hold the reason why this one is not ready.
+            type: list
+            elements: str
+            default: []
 """
 
 EXAMPLES = r"""
@@ -345,7 +354,10 @@ def arguments():
             name=name, content={"type": "str"}, dropins={"type": "dict", "default": {}}, enabled={"type": "bool"},
             state={"type": "str", "choices": ["started", "stopped", "absent"]}, restart_on={"type": "list", "elements": "str", "default": []},
             restart={"type": "bool", "default": False},
-            ready={"type": "dict", "options": {"url": name, "timeout": {"type": "int", "default": 600}}},
+            ready={"type": "dict", "options": {
+                "url": name, "timeout": {"type": "int", "default": 600}, "restarts": {"type": "int", "default": 0},
+                "journals": {"type": "list", "elements": "str", "default": []},
+            }},
         ),
     }
 

@@ -25,6 +25,14 @@ WORKERS = 20
 FEWEST_PORTS = WORKERS + 64
 
 FIRST_VERSION_WITH_TOKEN = (2, 52)
+# How long the parts of Ray wait for each other while they start; by default 10 to 60 s, too short on a loaded node, and then the raylet ends.
+# Read by the daemons from their environment (ray_config_def.h, node.py). One wait of 15 s is compiled in; the role's health gate knows.
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "180000",
+    "RAY_gcs_server_port_wait_time_s": "180",
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_register_timeout_seconds": "180",
+}
 # Nodes of a Ray cluster open these to each other; the others serve dashboards, jobs and clients, which nobody needs here.
 _BETWEEN_NODES = (NODE_MANAGER, OBJECT_MANAGER, RUNTIME_ENV_AGENT)
 
@@ -85,6 +93,7 @@ def environment(block, head_address, token):
     variables = {
         "RAY_ADDRESS": f"{_bracketed(head_address)}:{first + GCS}",
         "RAY_USAGE_STATS_ENABLED": "0",
+        **PATIENCE,
         "AUTOSCALER_METRIC_PORT": str(first + AUTOSCALER_METRICS),
         "DASHBOARD_METRIC_PORT": str(first + DASHBOARD_METRICS),
     }

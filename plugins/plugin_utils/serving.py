@@ -31,6 +31,9 @@ DEFAULTS = {
 CREDENTIALS = "/etc/vllm-hardening/credentials"
 PROGRAMS = "/usr/local/lib/vllm-hardening"
 TETHER = f"{PROGRAMS}/tether.py"
+# Ray gives up where its agent does not answer 15 s after its start, which no variable changes (Ray 2.60, node_manager.cc, Ray issue 65983); on a
+# loaded node that happens, and the next start finds everything in the page cache. The engine goes down and comes back with it.
+RAY_RESTARTS = 5
 IMAGE_UNIT = "vllm-image.service"
 IMAGE_PROGRAM = f"{PROGRAMS}/image_root.py"
 IMAGES = "/run/vllm-hardening/images"
@@ -335,6 +338,8 @@ def serving_units(instances, **given):
         if api and options["state"] == "started":
             host = f"[{api['address']}]" if ":" in api["address"] else api["address"]
             unit["ready"] = {"url": f"http://{host}:{api['port']}/health", "timeout": options["ready_timeout"]}
+            if instance.get("ray"):
+                unit["ready"].update({"restarts": RAY_RESTARTS, "journals": [instance["ray"]["unit"]]})
         units.append(unit)
     return units
 

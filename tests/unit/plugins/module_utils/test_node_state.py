@@ -223,6 +223,24 @@ def test_missing_supplementary_group_is_refused():
     assert "HwHiAiUser" in refused(want)[0]
 
 
+UP, DOWN, AGAIN = ({"active": active, "sub": sub} for active, sub in (("active", "running"), ("inactive", "dead"), ("activating", "auto-restart")))
+
+
+@pytest.mark.parametrize(("looks", "failures"), [
+    ([(UP, 100)], 0),
+    ([(UP, 100.5)], 0),
+    ([(UP, 100), (DOWN, 100), (DOWN, None)], 1),
+    ([(DOWN, 100), (UP, 111)], 1),
+    ([(UP, 100), (UP, 111)], 1),
+    ([(AGAIN, 100), (AGAIN, 111)], 2),
+    ([(UP, 100), (AGAIN, 111)], 2),
+    ([(AGAIN, 100), (UP, 111), (DOWN, 111), (UP, 122)], 2),
+])
+def test_failures_of_a_starting_unit_are_counted_once_each(looks, failures):
+    attempts = node_state.Attempts(100)
+    assert [attempts.failures({**state, "started": started}) for state, started in looks][-1] == failures
+
+
 def test_first_error_is_the_cause_not_the_consequence():
     journal = [
         "(APIServer pid=1) INFO 11-23 19:05:45 [api.py:1] error count 0",

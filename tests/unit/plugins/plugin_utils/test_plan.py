@@ -146,6 +146,7 @@ def test_ray_gets_every_port_pinned_and_only_what_nodes_need_opened():
     assert "--address 10.77.2.11:20100" in " ".join(worker["instances"][0]["ray"]["arguments"])
     for host in ("npu01", "npu02"):
         assert plan["nodes"][host]["instances"][0]["environment"]["RAY_AUTH_MODE"] == "token"
+        assert plan["nodes"][host]["instances"][0]["environment"]["RAY_agent_register_timeout_ms"] == "180000"
         assert "20100-20999" in plan["nodes"][host]["reserved_ports"]
     assert flag(plan, "npu01", "--distributed-executor-backend") == "ray"
     assert worker["instances"][0]["arguments"] is None

@@ -115,6 +115,12 @@ def test_ray_starts_the_engine_that_it_ended():
     assert values(alone["content"].splitlines(), "Wants") == ["network-online.target"]
 
 
+def test_an_engine_over_ray_may_be_started_again_by_a_ray_that_gave_up_once():
+    _ray, engine = serving.serving_units([with_ray()])
+    assert engine["ready"]["restarts"] == 5 and engine["ready"]["journals"] == ["vllm-chat-ray.service"]
+    assert "restarts" not in serving.serving_units([instance()])[0]["ready"]
+
+
 def test_the_engine_sees_the_processes_of_ray():
     plain, over_ray = unit(), serving.serving_units([with_ray()])
     assert values(plain, "PrivateUsers") == ["yes"]
