@@ -110,7 +110,7 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
         )
     if not isinstance(raw.get("expert_parallel", False), bool):
         reader.problem(f"{path}.expert_parallel", raw["expert_parallel"], "is neither true nor false", "Write one of them")
-    ray = _read_ray(reader, f"{path}.ray", raw.get("ray"), topology, ephemeral)
+    ray = _read_ray(reader, f"{path}.ray", raw.get("ray"), topology, ephemeral, [nodes[member] for member in times if member in nodes])
     behind = plan_gateway.read_instance(reader, path, raw, gateway, ephemeral)
     npus = _read_npus(reader, path, raw, sizes, members, nodes)
     version = pairings.read_version(reader, path, raw, [nodes[member] for member in times if member in nodes])
@@ -187,7 +187,7 @@ def _sizes_fit_nodes(reader, path, topology, sizes, members):
         )
 
 
-def _read_ray(reader, path, value, topology, ephemeral):
+def _read_ray(reader, path, value, topology, ephemeral, nodes):
     """The Ray settings of an instance: one block of ports, the version that is installed, and whether it asks for a token."""
     if topology != "ray":
         if value is not None:
@@ -225,6 +225,9 @@ def _read_ray(reader, path, value, topology, ephemeral):
         reader.problem(
             f"{path}.token", True, f"asks for what Ray {value['version']} does not have", "Write Ray 2.52 or newer, or false"
         )
+    if version < plan_ray.FIRST_VERSION_WITH_IPV6 and any(node.addresses["internal"][0].version == 6 for node in nodes if node.addresses.get("internal")):
+        trouble = "takes no IPv6 address, and the internal addresses of its nodes are IPv6"
+        reader.problem(f"{path}.version", value["version"], trouble, "Install Ray 2.49 or newer, or give the nodes internal IPv4 addresses")
     return {"ports": (first, last), "version": str(value["version"]), "token": bool(token)}
 
 

@@ -25,6 +25,8 @@ WORKERS = 20
 FEWEST_PORTS = WORKERS + 64
 
 FIRST_VERSION_WITH_TOKEN = (2, 52)
+# 2.48 splits the head's address at each colon and stops (tests/parser).
+FIRST_VERSION_WITH_IPV6 = (2, 49)
 # How long the parts of Ray wait for each other while they start; by default 10 to 60 s, too short on a loaded node, and then the raylet ends.
 # Read by the daemons from their environment (ray_config_def.h, node.py). One wait of 15 s is compiled in; the role's health gate knows.
 PATIENCE = {

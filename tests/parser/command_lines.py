@@ -8,6 +8,7 @@ import copy
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.engine_flags import flags_of
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.pairings import PAIRINGS, vllm_versions
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_ray import FIRST_VERSION_WITH_IPV6, version_numbers
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_FLAGS, PLANNED_FLAGS
 
 TOPOLOGIES = {
@@ -55,6 +56,18 @@ def planned(instance, family=4, gateway=False):
         instance = {**instance, "backend_port": 17443}
     nodes = build_plan(inventory(instance, family, gateway))["nodes"].values()
     return [entry["arguments"] for node in nodes for entry in node["instances"] if entry["arguments"] is not None]
+
+
+def ray_command_lines(version):
+    """Words of every kind of command line of ``ray`` in the plan, each once: engines with and without NPUs, both address families."""
+    made = []
+    for engine, versions in PAIRINGS.items():
+        basis = {"name": "chat", "engine": engine, "version": next(iter(versions)), "model": "/srv/models/tiny", "api_port": 7443}
+        over_ray = {**TOPOLOGIES["ray"], "ray": {**TOPOLOGIES["ray"]["ray"], "version": version}}
+        for family in (4, 6) if version_numbers(version) >= FIRST_VERSION_WITH_IPV6 else (4,):
+            nodes = build_plan(inventory({**basis, **over_ray}, family, False))["nodes"].values()
+            made += [tuple(entry["ray"]["arguments"]) for node in nodes for entry in node["instances"]]
+    return [list(words) for words in dict.fromkeys(made)]
 
 
 def command_lines():

@@ -1,17 +1,19 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Hold the plan to the real parsers of every version of vLLM that some engine runs.
+"""Hold the plan to the real parsers of every version of vLLM that some engine runs, and to those of Ray.
 
     parsers.py            compare: the table of flags, the refused flags and variables, and every command line the plan makes
     parsers.py --write    write the table of flags and the list of reviewed variables from the parsers
 
 Each version is the CPU build of locks/VERSION.lock, unpacked beside the lab's serving software (tests/lab/serving), in the lab's cache;
-only the code that builds the parser runs. `vllm-mindspore serve` takes exactly the flags of the `vllm serve` under it.
+only the code that builds the parser runs. `vllm-mindspore serve` takes exactly the flags of the `vllm serve` under it. Ray is the lab's,
+and the oldest that an engine takes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -30,8 +32,10 @@ SERVING = HERE.parent / "lab" / "serving"
 TABLE = HERE.parents[1] / "plugins" / "plugin_utils" / "engine_flags.py"
 REVIEWED = HERE / "variables.txt"
 CACHE = Path(os.environ["LAB_CACHE"])  # the Makefile says where
-# Beyond what the parsers import: headers, tests and static libraries of torch, compiled parts of the engine.
-LEFT_OUT = re.compile(r"(^torch/(include|test)/|^vllm/.*\.so$|\.data/|\.a$)")
+# Beyond what the parsers import: headers, tests and static libraries of torch, compiled parts of the engine, daemons and libraries of Ray.
+LEFT_OUT = re.compile(r"(^torch/(include|test)/|^vllm/.*\.so$|^ray/(core/(src|libjemalloc)|data|jars|rllib|serve|train|tune)/|\.data/|\.a$)")
+# Versions of Ray, and the lock of those that are not the lab's.
+RAY = {"2.48.0": "ray-2.48.0", "2.60.0": None}
 
 
 def unpack(wheels, target):
@@ -56,9 +60,9 @@ def serving_wheels():
     return sorted((CACHE / "serving" / "wheels").glob("*.whl"))
 
 
-def engine_wheels(version):
-    """The wheels of one version's lock, fetched where they are missing, each compared with the lock by pip."""
-    lock, directory = HERE / "locks" / f"{version}.lock", CACHE / "parser" / "wheels" / version
+def engine_wheels(name):
+    """The wheels of one lock, fetched where they are missing, each compared with the lock by pip."""
+    lock, directory = HERE / "locks" / f"{name}.lock", CACHE / "parser" / "wheels" / name
     digests = set(re.findall(r"sha256:([0-9a-f]{64})", lock.read_text()))
     directory.mkdir(parents=True, exist_ok=True)
 
@@ -85,20 +89,36 @@ def site(version):
     return target
 
 
-def ask(version, lines):
-    """What the parser of one version says: {flags, variables, refused}."""
+def run(program, folders, lines):
+    """What a program says that runs before these folders: its answer, or the end of its complaints."""
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch) / "answer.json"
         environment = {
-            "PATH": os.environ["PATH"], "HOME": scratch, "PYTHONPATH": f"{site(version)}:{CACHE / 'parser' / 'base'}", "VLLM_TARGET_DEVICE": "cpu",
-            "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1",
+            "PATH": os.environ["PATH"], "HOME": scratch, "PYTHONPATH": ":".join(map(str, [*folders, CACHE / "parser" / "base"])),
+            "VLLM_TARGET_DEVICE": "cpu", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
         }
         done = subprocess.run(
-            [interpreter(), "-s", str(HERE / "ask.py"), str(answer)], input=json.dumps({"lines": lines}), text=True, capture_output=True, env=environment,
+            [interpreter(), "-s", str(HERE / program), str(answer)], input=json.dumps({"lines": lines}), text=True, capture_output=True, env=environment,
             cwd=scratch, check=False)
         if not answer.exists():
-            sys.exit(f"The parser of vLLM {version} could not be built:\n{done.stderr[-3000:]}")
+            sys.exit(f"The parser of {', '.join(folder.name for folder in folders) or 'the lab'} could not be built:\n{done.stderr[-3000:]}")
         return json.loads(answer.read_text())
+
+
+def ask(version, lines):
+    """What the parser of one version of vLLM says: {flags, variables, refused}."""
+    return run("ask.py", [site(version)], lines)
+
+
+def ask_ray(version, lines):
+    """What `ray start` of one version refuses, as texts."""
+    folders = []
+    if RAY[version] is not None:
+        folders = [CACHE / "parser" / RAY[version]]
+        unpack(engine_wheels(RAY[version]), folders[0])
+    found = [f"Ray {version}: refuses {' '.join(line)}: {error}" for line, error in run("ask_ray.py", folders, lines)["refused"]]
+    return found if lines else [f"Ray {version}: the plan makes no command line for it"]
 
 
 def interpreter():
@@ -143,13 +163,14 @@ def main():
     unpack([path for path in serving_wheels() if not path.name.startswith("vllm")], CACHE / "parser" / "base")
     versions = pairings.vllm_versions()
     writing = "--write" in sys.argv[1:]
-    lines = {version: [] for version in versions}
+    lines, ray_lines = {version: [] for version in versions}, {version: [] for version in RAY}
     if not writing:
-        from command_lines import command_lines
+        import command_lines
 
-        lines = command_lines()
+        lines, ray_lines = command_lines.command_lines(), {version: command_lines.ray_command_lines(version) for version in RAY}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         answers = dict(zip(versions, pool.map(lambda version: ask(version, lines[version]), versions)))
+        ray_problems = [] if writing else list(itertools.chain(*pool.map(lambda version: ask_ray(version, ray_lines[version]), RAY)))
     if writing:
         text = TABLE.read_text()
         start, end = text.index('TABLE = """\\\n') + len('TABLE = """\\\n'), text.rindex('"""\n\n\n@lru_cache')
@@ -157,8 +178,10 @@ def main():
         refused = set(plan_refusals.DANGEROUS_ENVIRONMENT) | plan_refusals.PLANNED_ENVIRONMENT
         REVIEWED.write_text("\n".join(sorted(set().union(*(answer["variables"] for answer in answers.values())) - refused)) + "\n")
         return 0
-    found = problems(answers, lines)
-    print("\n".join(found) or f"{sum(map(len, lines.values()))} command lines accepted by {len(versions)} versions of vLLM", flush=True)
+    found = problems(answers, lines) + ray_problems
+    counts = [sum(map(len, made.values())) for made in (lines, ray_lines)]
+    accepted = f"{counts[0]} command lines accepted by {len(versions)} versions of vLLM, {counts[1]} by {len(RAY)} of Ray"
+    print("\n".join(found) or accepted, flush=True)
     return 1 if found else 0
 
 

@@ -49,6 +49,14 @@ def ray(**change):
     return inventory({**RAY, "ray": {**RAY["ray"], **change}})
 
 
+def over_ipv6(change):
+    """Nodes whose internal addresses are IPv6."""
+    made = inventory(change, vllm_cluster_networks={**NETWORKS, "internal": "fd00:77:2::/64"})
+    for number, host in enumerate(made.values(), 11):
+        host["vllm_cluster_addresses"] = {**host["vllm_cluster_addresses"], "internal": f"fd00:77:2::{number}"}
+    return made
+
+
 def flow(change):
     """An additional flow with a change, or something in its place."""
     return inventory(vllm_firewall_extra_flows=[{**EXPORTER, **change} if isinstance(change, dict) else change])
@@ -137,6 +145,8 @@ CASES = {
     "the default port of Ray": (ray(ports="6300-6400"), "vllm_cluster_instances[chat].ray.ports", "6379", "20100-20999"),
     "no version of Ray": (ray(version="latest"), "vllm_cluster_instances[chat].ray.version", "no version", "2.60.0"),
     "a token by a word": (ray(token="yes"), "vllm_cluster_instances[chat].ray.token", "neither true", "Write one"),
+    "a Ray without IPv6": (
+        over_ipv6({**RAY, "ray": {"ports": "20100-20999", "version": "2.48.0"}}), "vllm_cluster_instances[chat].ray.version", "no IPv6", "2.49"),
     "a Ray without tokens": (ray(version="2.48.0", token=True), "vllm_cluster_instances[chat].ray.token", "2.48.0 does not have", "2.52"),
     "NPUs for an engine without": (inventory({"engine": "vllm", "npus": [0]}), "vllm_cluster_instances[chat].npus", "no use", "Remove"),
     "NPUs in a word": (inventory({"npus": "all"}), "vllm_cluster_instances[chat].npus", "no list", "[0, 1]"),
