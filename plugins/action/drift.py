@@ -49,6 +49,11 @@ class ActionModule(ActionBase):
             good = [run["generated"] for run in read_history(arguments["directory"]) if run["verdict"] == "compliant"]
             last_good = good[-1] if good else None
         result.update(roles=roles, findings=findings, last_good=last_good, seen=utc())
+        for host in sorted({finding["host"] for finding in findings if finding["status"] == "fail"}):
+            self.record(arguments["directory"], {
+                "host": host, "event": "seen", "began_after": last_good, "seen": result["seen"], "roles": roles.get(host, []),
+                "findings": [{key: one[key] for key in ("control", "observed", "expected") if key in one} for one in findings
+                             if one["host"] == host and one["status"] == "fail"]})
         display = Display()
         if any(finding["status"] == "fail" for finding in findings):
             display.display(f"\nDRIFT  seen {result['seen']}, began after the last compliant audit ({last_good or 'none is known'})")
@@ -64,18 +69,24 @@ class ActionModule(ActionBase):
         for line in drift.sentences(host, explained, arguments["mode"] == "report"):
             Display().display(line)
         result.update(explained=explained)
-        if arguments["directory"] and explained:
+        if explained:
             decision = plain(task_vars.get("__vllm_drift_decision") or {})
-            record = {"host": host, "began_after": decision.get("last_good"), "seen": decision.get("seen"),
-                      "corrected": utc() if arguments["mode"] == "correct" else None, "explained": explained,
-                      "findings": [{"control": one["control"], "observed": one["observed"]} for one in decision.get("findings", []) if one["host"] == host]}
-            try:
-                os.makedirs(arguments["directory"], exist_ok=True)
-                with open(os.path.join(arguments["directory"], HISTORY), "a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(record, sort_keys=True) + "\n")
-            except OSError as error:
-                raise AnsibleActionFail(f"{error.filename}: {error.strerror}; name another vllm_audit_directory") from None
+            self.record(arguments["directory"], {
+                "host": host, "event": "corrected" if arguments["mode"] == "correct" else "reported", "began_after": decision.get("last_good"),
+                "seen": decision.get("seen"), "corrected": utc() if arguments["mode"] == "correct" else None, "explained": explained})
         return result
+
+    @staticmethod
+    def record(directory, record):
+        """Keep what happened, beside the reports."""
+        if not directory:
+            return
+        try:
+            os.makedirs(directory, mode=0o750, exist_ok=True)
+            with open(os.path.join(directory, HISTORY), "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record, sort_keys=True) + "\n")
+        except OSError as error:
+            raise AnsibleActionFail(f"{error.filename}: {error.strerror}; name another vllm_audit_directory") from None
 
     def hold(self, arguments, task_vars, result):
         """Fail where a role, asked again, would change something again."""

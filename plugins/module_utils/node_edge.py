@@ -14,6 +14,7 @@ import urllib.request
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, node_files, node_state
 
 SYSCTL_ROOT = "/proc/sys"
+SHADOW = "/etc/shadow"
 PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic,Result"
 
 
@@ -38,7 +39,8 @@ def observe_path(path, with_content):
     kind = node_files.kind_of(found)
     state = {
         "kind": kind, "owner": account_name(pwd.getpwuid, found.st_uid, "pw_name"), "group": account_name(grp.getgrgid, found.st_gid, "gr_name"),
-        "mode": found.st_mode & 0o7777, "mtime": found.st_mtime, "content": b"",
+        # A time in the future is none of a change; that of the inode is never later than now.
+        "mode": found.st_mode & 0o7777, "mtime": min(found.st_mtime, found.st_ctime), "content": b"",
     }
     if kind == "file" and with_content:
         with open(path, "rb") as handle:
@@ -66,8 +68,19 @@ def observe_accounts(desired):
         users[name] = {
             "uid": found.pw_uid, "group": account_name(grp.getgrgid, found.pw_gid, "gr_name"), "home": found.pw_dir, "shell": found.pw_shell,
             "comment": found.pw_gecos, "groups": sorted(group.gr_name for group in everyone if name in group.gr_mem),
+            "password": "none" if name not in desired.users or locked(name) else "set",
         }
     return groups, users
+
+
+def locked(name):
+    """Whether no password logs into an account: its field is none that a password could match. Who may not read the field takes it for locked."""
+    try:
+        with open(SHADOW, encoding="utf-8", errors="replace") as stream:
+            fields = next((line.split(":") for line in stream if line.startswith(f"{name}:")), [name, "!"])
+    except OSError:
+        return True
+    return fields[1].startswith(("!", "*"))
 
 
 def read_sysctl(key):
@@ -180,6 +193,9 @@ class Node:
         options = {"group": "--gid", "groups": "--groups", "home": "--home-dir", "shell": "--shell", "uid": "--uid", "comment": "--comment"}
         found = []
         for key in keys:
+            if key == "password":
+                found += ["--password", "!"]
+                continue
             value = ",".join(want[key]) if key == "groups" else str(want[key])
             if value or key == "groups":
                 found += [options[key], value]

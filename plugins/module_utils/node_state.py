@@ -6,7 +6,8 @@ carries out the steps that `difference` returns, in their order. The same steps 
 
 have = {
     "groups":    {name: {"gid": 990}},
-    "users":     {name: {"uid": 990, "group": "vllm-chat", "groups": [...], "home": ..., "shell": ..., "comment": ...}},
+    "users":     {name: {"uid": 990, "group": "vllm-chat", "groups": [...], "home": ..., "shell": ..., "comment": ...,
+                         "password": "none|set"}},
     "paths":     {path: None | {"kind": "file|directory|link|other", "owner": "root", "group": "root", "mode": 0o644,
                                 "content": bytes (files that are wanted as files), "mtime": seconds, "empty": bool (directories)}},
     "sysctls":   {key: value | None},                  # globs expanded; None: the kernel has no such key
@@ -335,6 +336,8 @@ def _user(item, found):
         want["uid"] = item["uid"]
     if item.get("comment"):
         want["comment"] = item["comment"]
+    if found is not None and item.get("system", True) and "password" in found:
+        want["password"] = "none"  # which is what useradd gives
     differing = {key: value for key, value in want.items() if found is None or found[key] != value}
     if not differing:
         return []

@@ -169,7 +169,7 @@ def read_files(patterns):
 
 
 def read_file(path):
-    """The facts of one file; the digest of regular files up to 4 MiB. `modified` is in seconds since the epoch."""
+    """The facts of one file; the digest of regular files up to 4 MiB. `modified` is in seconds since the epoch, and never in the future."""
     try:
         facts = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -178,7 +178,7 @@ def read_file(path):
     kind = kinds.get(stat.S_IFMT(facts.st_mode), "other")
     result = {
         "type": kind, "mode": f"{stat.S_IMODE(facts.st_mode):04o}", "owner": _name(pwd.getpwuid, facts.st_uid), "group": _name(grp.getgrgid, facts.st_gid),
-        "size": facts.st_size, "modified": facts.st_mtime, "sha256": None, "target": os.readlink(path) if kind == "link" else None,
+        "size": facts.st_size, "modified": min(facts.st_mtime, facts.st_ctime), "sha256": None, "target": os.readlink(path) if kind == "link" else None,
     }
     if kind == "file" and facts.st_size <= FILE_LIMIT:
         with open(path, "rb") as file:

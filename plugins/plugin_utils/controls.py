@@ -185,7 +185,7 @@ CONTROLS = (
             ("own",), "low", "configuration", INSTANCE, "Update systemd, or rely on the packet filter for this.", ()),
     Control("FIL-01", "Only root can change the model", "Whoever changes the model, or its code, runs code in every engine.",
             ("least-privilege", "guide"), "high", "configuration", INSTANCE,
-            "Give the model's directory to root and take write access from everybody else.", RUNTIME),
+            "Give the model's directory to root and take write access from everybody else.", ()),
     Control("FIL-02", "Only root can change the serving software", "Whoever changes a library runs code in every engine.",
             ("least-privilege",), "critical", "configuration", INSTANCE, "Apply the runtime again.", RUNTIME),
     Control("FIL-03", "Only root can read the credentials", "A key that other accounts can read is everybody's.",

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
 
 # In the order in which they are applied, with the variables that hold what the role's modules returned.
 ROLES = {
-    "vllm_runtime": ("__vllm_runtime_accounts_result",),
+    "vllm_runtime": ("__vllm_runtime_accounts_result", "__vllm_runtime_environment"),
     "vllm_network": ("__vllm_network_result",),
     "vllm_firewall": ("__vllm_firewall_result",),
     "vllm_gateway": ("__vllm_gateway_result",),
@@ -15,7 +17,8 @@ ROLES = {
     "vllm_access": ("__vllm_access_result",),
     "vllm_guard": ("__vllm_guard_result",),
 }
-LINES = 20
+LINES = 40
+CHANGED_LINES = 8  # of one file
 
 
 def roles_to_correct(findings, hosts, controls=()):
@@ -48,14 +51,31 @@ def explanation(role, result):
     """
     if not isinstance(result, dict) or not result.get("changed"):
         return None
-    lines = [f"{item['resource']} ({item['change']}): {_pairs(item['before'])} -> {_pairs(item['after'])}" for item in result.get("resources") or []]
+    diff = result.get("diff") or {}
+    diffs = [one for one in (diff if isinstance(diff, list) else [diff]) if isinstance(one, dict)]
+    texts = {one.get("after_header"): one for one in diffs if "before" in one}
+    lines = []
+    for item in result.get("resources") or []:
+        header = f"{item['resource']} ({item['change']})"
+        lines.append(f"{header}: {_pairs(item['before'])} -> {_pairs(item['after'])}")
+        if "content" in item["before"]:
+            lines += changed_lines(texts.get(header))
     if not lines:
-        diff = result.get("diff") or {}
-        for one in diff if isinstance(diff, list) else [diff]:
+        for one in diffs:
             lines += str(one.get("prepared") or one.get("after_header") or "").splitlines()
+            lines += changed_lines(one)
     if len(lines) > LINES:
         lines = [*lines[:LINES], f"and {len(lines) - LINES} more"]
     return {"role": role, "origin": result.get("origin", "unknown"), "lines": lines}
+
+
+def changed_lines(diff):
+    """What one entry of a diff removes and adds, as lines, the numbers of lines left out; nothing where it has no text."""
+    if not diff or not diff.get("before"):
+        return []
+    compared = list(difflib.unified_diff(str(diff["before"]).splitlines(), str(diff.get("after") or "").splitlines(), n=0, lineterm=""))[2:]
+    lines = [f"    {line[0]} {line[1:]}" for line in compared if line[0] in "+-"]
+    return lines if len(lines) <= CHANGED_LINES else [*lines[:CHANGED_LINES], f"    and {len(lines) - CHANGED_LINES} more lines"]
 
 
 def _pairs(values):

@@ -33,13 +33,13 @@ class Lab:
     def __init__(self, name, block, gateway, keep):
         self.name, self.block, self.gateway, self.keep = name, block, gateway, keep
         self._secrets = tempfile.TemporaryDirectory()
-        self._environment = {**os.environ, "SECRETS": self._secrets.name}
+        self.environment = {**os.environ, "SECRETS": self._secrets.name}
 
     def __enter__(self):
         root = ["--root", "bookworm+haproxy"] if self.gateway else []
         subprocess.run([LAB, "up", "--name", self.name, "--block", self.block, *root], stdout=subprocess.DEVNULL, check=True)
         command = ["ansible-playbook", *self.inventories(), f"{ROOT}/tests/audit/prepare.yml"]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the lab could not be prepared:\n{done.stdout[-3000:]}")
         return self
@@ -67,7 +67,7 @@ class Lab:
         with tempfile.TemporaryDirectory() as directory:
             command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}",
                        "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
-            done = subprocess.run(command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
             try:
                 with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
                     document = json.load(stream)

@@ -1,15 +1,18 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Deviations of the audit's fault table, made in a lab two at a time and given to drift correction.
+"""The deviations of the audit's fault table, made on a running cluster, several at a time, and given to drift correction.
 
-    python3 tests/guard/drift_faults.py [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
+    python3 tests/guard/drift_faults.py [--gateway] [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
 
-Each has to be detected, explained and corrected by the run, or, where it is of a kind that no role owns (LEFT), reported as left; hosts without one are not
-touched, and the exit status is that of what happened. Leaves with 1 where one is not.
+Each has to be detected by its controls, explained, and corrected, or, where it is not the collection's to correct (`drift_left.py` says why),
+left and reported. What that means is decided by comparing everything of each host (`host_state.py`) before, with and after the deviation: what was
+corrected is as it was, what was left is as the deviation made it, and nothing else differs, no process of another service is a new one. All the
+while a client asks the serving instance: no answer may be missing where no deviation concerned it. Leaves with 1 where anything is otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import random
@@ -17,39 +20,212 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
-from audit.run_faults import FAULTS, NUMBERS, ROOT, Lab, pairs
+from audit.fault_table import FAULTS, GATEWAY_FAULTS, UNIT
+from audit.run_faults import NUMBERS, ROOT, Lab
+from faults.node import Node
+from guard.answers import Client
+from guard.drift_left import LEFT
 
-# What no role may put right, since it is not the collection's: tables, services, addresses and accounts of others, drop-ins of the site, the owner of a
-# model, running processes, files of SSH that no role of this lab manages.
-LEFT = re.compile(r"foreign drop|address too many|foreign service|by hand|drop-in|overridden|^sshd|/srv/models|tiny|/opt/vllm|credentials|sudoers|"
-                  r"with a password|privileged group|filter not started|newer")
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
 
-
-def run_drift(lab, directory):
-    """``(exit status, output, findings after)`` of one run."""
-    command = ["ansible-playbook", *lab.inventories(), f"{ROOT}/playbooks/drift.yml", "-e", f"vllm_audit_directory={directory}", "-e", "vllm_audit_timeout=0.5",
-               "-e", "vllm_runtime_software=existing"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "ANSIBLE_NOCOLOR": "1"})
-    try:
-        with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
-            return done.returncode, done.stdout, json.load(stream)["findings"]
-    except FileNotFoundError:
-        return done.returncode, done.stdout + done.stderr, []
+HOST_STATE = os.path.join(ROOT, "tests/guard/host_state.py")
+NONE, LEFT_STATUS, INCOMPLETE, CORRECTED = 0, 2, 3, 4
+PATHS = re.compile(r"(?<![\w.])/(?:etc|opt|srv)/[\w./-]+")
 
 
-def judge(host, item, output, failing, touched):
-    """What is wrong with the outcome on one host: a text, or None."""
-    if item is None:
-        return None if not touched and not failing else f"nothing was made there, and it was touched ({touched}) or is deviating ({sorted(failing)})"
-    if LEFT.search(item.name):
-        return None if failing & item.controls or not failing else f"other controls fail: {sorted(failing)}"
-    if failing:
-        return f"left: {sorted(failing)}"
-    if not re.search(rf"^  {host}  vllm_\w+: changed on the node", output, re.MULTILINE):
-        return "it was not explained"
-    return None
+def is_edit(item):
+    """Whether a deviation is an edit of a unit: these compose."""
+    return "sed -i" in item.make and ("systemctl restart" in item.make or "daemon-reload" in item.make)
+
+
+def order(item):
+    """What is made first: a restart that comes after another deviation would undo it."""
+    return 0 if is_edit(item) else 1 if "systemctl restart" in item.make else 3 if item.unknown or "touch" in item.make or "disable" in item.make else 2
+
+
+def compatible(one, other):
+    """Whether two deviations on one host can be told apart, and neither undoes the other."""
+    if (one.controls | one.unknown) & (other.controls | other.unknown):
+        return False
+    if order(one) == order(other) == 3:
+        return False
+    if {order(one), order(other)} in ({0, 3}, {1, 3}) and ("touch" in one.make + other.make or one.unknown | other.unknown):
+        return False
+    if is_edit(one) and is_edit(other):
+        return True
+    settings = [item for item in (one, other) if item.name.startswith("setting")]
+    if len(settings) == 2 and any("forward" in item.name for item in settings):
+        return False  # the kernel resets what forwarding implies
+    return not set(PATHS.findall(one.make)) & set(PATHS.findall(other.make)) - {UNIT}
+
+
+def concerns_serving(item):
+    """Whether a deviation is one of the instance itself."""
+    return any({"vllm_serve", "vllm_gateway"} & set(BY_ID[control].tags) for control in item.controls)
+
+
+def runs(chosen):
+    """``[{host: [deviation]}]``: as few runs as packing one after the other gives, those that do not concern the instance apart from the others."""
+    packed = []
+    for serving in (False, True):
+        part = []
+        for item in [one for one in chosen if concerns_serving(one) == serving]:
+            places = [(run, host) for run in part for host in item.hosts if all(compatible(item, other) for other in run[host])]
+            if not places:
+                part.append({host: [] for host in NUMBERS})
+                places = [(part[-1], item.hosts[0])]
+            run, host = min(places, key=lambda place: len(place[0][place[1]]))
+            run[host].append(item)
+        packed += part
+    return packed
+
+
+def named(key):
+    """What an explanation has to say of a thing that differs: a regular expression."""
+    kind, _space, rest = key.partition(" ")
+    if kind == "table":
+        return "vllm_firewall"
+    if rest in ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"):
+        return "user vllm-"
+    if ".wants/" in rest:
+        return re.escape(os.path.basename(rest))
+    return re.escape(rest)
+
+
+def differing(one, other):
+    """Keys whose values differ."""
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+class Cluster:
+    """The lab, and what is known of it."""
+
+    def __init__(self, lab, directory):
+        self.lab, self.directory, self.wrong = lab, directory, 0
+        self.nodes = {host: Node(lab.name, host) for host in NUMBERS}
+
+    def complain(self, text):
+        """Count and print a violation."""
+        self.wrong += 1
+        print(f"WRONG {text}", flush=True)
+
+    def states(self):
+        """``{host: state}`` of both hosts."""
+        found = {}
+
+        def look(host):
+            with open(HOST_STATE, encoding="utf-8") as stream:
+                found[host] = json.loads(base64.b64decode(self.nodes[host].run("python3", "-", data=stream.read())))
+
+        threads = [threading.Thread(target=look, args=(host,)) for host in self.nodes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+    def drift(self):
+        """``(exit status, output, findings of the first audit, findings of the last)`` of one run."""
+        for name in ("report.json", "drift.jsonl"):
+            path = os.path.join(self.directory, name)
+            if os.path.exists(path):
+                os.unlink(path)
+        command = ["ansible-playbook", *self.lab.inventories(), f"{ROOT}/playbooks/drift.yml", "-e", f"vllm_audit_directory={self.directory}",
+                   "-e", "vllm_audit_timeout=0.5", "-e", "vllm_runtime_software=existing"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+                              env={**self.lab.environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"})
+        try:
+            with open(os.path.join(self.directory, "report.json"), encoding="utf-8") as stream:
+                after = json.load(stream)["findings"]
+            with open(os.path.join(self.directory, "drift.jsonl"), encoding="utf-8") as stream:
+                seen = [json.loads(line) for line in stream]
+        except FileNotFoundError:
+            return done.returncode, done.stdout + done.stderr, [], []
+        before = [{"host": record["host"], **finding} for record in seen for finding in record["findings"]]
+        return done.returncode, done.stdout, before, after
+
+    def explained(self, host):
+        """What the run said of a host."""
+        with open(os.path.join(self.directory, "drift.jsonl"), encoding="utf-8") as stream:
+            records = [json.loads(line) for line in stream]
+        return "\n".join(f"{one['role']} {one['origin']}\n" + "\n".join(one["lines"]) for record in records if record["host"] == host
+                         for one in record["explained"])
+
+    def one(self, run):
+        """Make the deviations of one run, correct, compare; ``(corrected, left)``."""
+        clean = self.states()
+        with Client(self.lab) as client:
+            self.make(run)
+            middle = self.states()
+            self.make(run, left=True)
+            worst = self.states()
+            status, output, before, after = self.drift()
+        ended = self.states()
+        calm = not any(concerns_serving(item) for item in run["npu01"])
+        if calm and (client.missing or client.answers < 10):
+            self.complain(f"{client.missing} of {client.answers + client.missing} answers of the serving instance are missing: {client.complaint}")
+        counts = [0, 0]
+        for host in NUMBERS:
+            self.judge(host, run[host], (clean[host], middle[host], worst[host], ended[host]), before, after, counts)
+        left = any(item.name in LEFT for items in run.values() for item in items)
+        wanted = {LEFT_STATUS} if left else {CORRECTED}
+        if any(item.unknown for items in run.values() for item in items):
+            wanted.add(INCOMPLETE)  # the processes of a stopped service could not be looked at
+        if status not in wanted:
+            self.complain(f"exit status {status}, expected {sorted(wanted)}:\n{output[-3000:]}")
+        self.mend(run, clean)
+        return counts, client
+
+    def make(self, run, left=False):
+        """Make those that are to be corrected, or those that are to be left."""
+        for host, items in run.items():
+            for item in sorted(items, key=order):
+                if (item.name in LEFT) == left and not self.lab.run(host, item.make):
+                    self.complain(f"{host}: {item.name} could not be made")
+
+    def judge(self, host, items, states, before, after, counts):
+        """What became of the deviations of one host."""
+        clean, middle, worst, ended = states
+        mine, others = [item for item in items if item.name not in LEFT], [item for item in items if item.name in LEFT]
+        seen = {finding["control"] for finding in before if finding["host"] == host}
+        failing = {finding["control"] for finding in after if finding["host"] == host and finding["status"] == "fail"}
+        explained = self.explained(host)
+        for item in items:
+            if not item.controls <= seen:
+                self.complain(f"{host}: {item.name} was not detected by {sorted(item.controls - seen)}")
+        expected = {control for item in others for control in item.controls}
+        if failing != expected:
+            self.complain(f"{host}: fails afterwards: {sorted(failing)}, expected {sorted(expected)} ({[item.name for item in items]})")
+        restarted = any(concerns_serving(item) for item in items)
+        to_correct, to_leave = differing(clean, middle), differing(middle, worst)
+        for key in sorted(differing(clean, ended) | to_correct | to_leave):
+            if key.startswith("process ") and restarted and "vllm-" in key:
+                continue
+            kept = key in to_leave and worst.get(key) != clean.get(key)
+            if ended.get(key) != (worst if kept else clean).get(key):
+                what = "left" if key in to_correct else "touched" if key not in to_leave else "not left as it is"
+                self.complain(f"{host}: {key} {what}: {clean.get(key)!r:.300} -> {worst.get(key)!r:.300} -> {ended.get(key)!r:.300}")
+            if key in to_correct and not kept and not key.startswith("process ") and not re.search(named(key), explained):
+                self.complain(f"{host}: the correction of {key} is not explained in:\n{explained}")
+        if mine and "foreign" not in explained:
+            self.complain(f"{host}: not said to be a change on the node: {explained[:500]}")
+        if not items and explained:
+            self.complain(f"{host}: nothing was made there, and it was touched: {explained[:500]}")
+        counts[0], counts[1] = counts[0] + len(mine), counts[1] + len(others)
+
+    def mend(self, run, clean):
+        """Take back what was left; afterwards the hosts are as they were."""
+        for host, items in run.items():
+            for item in sorted(items, key=order):
+                if item.name in LEFT:
+                    self.lab.run(host, item.unmake)
+        for host, state in self.states().items():
+            rest = {key for key in differing(clean[host], state) if not key.startswith("process ")}
+            if rest:
+                self.complain(f"{host}: not as before: {sorted(rest)[:5]}")
 
 
 def main():
@@ -57,47 +233,30 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lab", default="guard")
     parser.add_argument("--block", default="10.84")
-    parser.add_argument("--count", type=int)
-    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
     parser.add_argument("--seed", default="1")
-    parser.add_argument("--only", default="")
-    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--only", default="", help="only deviations in whose names this regular expression is found")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up")
     options = parser.parse_args()
-    chosen = [item for item in FAULTS if re.search(options.only, item.name)]
+    chosen = [item for item in (GATEWAY_FAULTS if options.gateway else FAULTS) if re.search(options.only, item.name)]
     random.Random(options.seed).shuffle(chosen)
-    chosen, begun, wrong, corrected, left = chosen[:options.count], time.monotonic(), 0, 0, 0
-    with Lab(options.lab, options.block, False, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
-        for couple in pairs(chosen):
-            if time.monotonic() > begun + 60 * options.minutes:
-                print("the time is over", flush=True)
-                break
-            placed = {host: item for host, item in zip(NUMBERS, couple) if item}
-            for host, item in placed.items():
-                lab.run(host, item.make)
-            status, output, findings = run_drift(lab, directory)
-            remaining = False
-            for host in NUMBERS:
-                item = placed.get(host)
-                failing = {finding["control"] for finding in findings if finding["host"] == host and finding["status"] == "fail"}
-                remaining = remaining or bool(failing)
-                touched = int(re.search(rf"^{host} .* changed=(\d+) ", output, re.MULTILINE)[1]) if "PLAY RECAP" in output else 1
-                problem = judge(host, item, output, failing, touched)
-                wrong += problem is not None
-                if item:
-                    state = "left" if failing else "corrected"
-                    corrected, left = corrected + (not failing), left + bool(failing)
-                    print(f"{'ok   ' if problem is None else 'WRONG'} {time.monotonic() - begun:6.0f} s  {host}  {state:9} {item.name}"
-                          f"{': ' + problem if problem else ''}", flush=True)
-                    if failing:
-                        lab.run(host, item.unmake)
-                elif problem:
-                    print(f"WRONG {host}: {problem}", flush=True)
-            expected = 2 if remaining else 4
-            if status not in (expected, 3):  # 3: an audit could not see the processes of a service that was stopped
-                wrong += 1
-                print(f"WRONG exit status {status}, expected {expected}: {output[-1500:]}", flush=True)
-    print(f"{corrected} corrected, {left} left, {wrong} wrong, {time.monotonic() - begun:.0f} s")
-    return 1 if wrong else 0
+    packed, begun, totals, asked, missed = runs(chosen[:options.count]), time.monotonic(), [0, 0], 0, 0
+    with Lab(options.lab, options.block, options.gateway, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(lab, directory)
+        for number, run in enumerate(packed, 1):
+            wrong = cluster.wrong
+            counts, client = cluster.one(run)
+            totals = [one + other for one, other in zip(totals, counts)]
+            if not any(concerns_serving(item) for item in run["npu01"]):
+                asked, missed = asked + client.answers + client.missing, missed + client.missing
+            print(f"{'ok   ' if wrong == cluster.wrong else 'WRONG'} {time.monotonic() - begun:5.0f} s  run {number} of {len(packed)}: {counts[0]} corrected, "
+                  f"{counts[1]} left", flush=True)
+            for host, items in run.items():
+                print("\n".join(f"        {host}  {'left     ' if item.name in LEFT else 'corrected'}  {item.name}" for item in items), flush=True)
+    print(f"{totals[0]} corrected, {totals[1]} left and reported, {len(packed)} runs, {cluster.wrong} wrong; {missed} of {asked} answers of the serving "
+          f"instance missing while nothing concerned it; {time.monotonic() - begun:.0f} s")
+    return 1 if cluster.wrong or not sum(totals) else 0
 
 
 if __name__ == "__main__":

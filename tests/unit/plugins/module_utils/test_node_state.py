@@ -63,6 +63,15 @@ def test_bare_node_in_the_order_of_needs():
     ]
 
 
+@pytest.mark.parametrize(("system", "password", "changes"), [(True, "set", True), (True, "none", False), (False, "set", False)])
+def test_the_account_of_a_service_has_no_password(system, password, changes):
+    want = {"users": [{"name": "svc", "uid": None, "group": None, "groups": [], "home": "/x", "shell": "/n", "comment": None, "system": system,
+                       "state": "present"}]}
+    found = {"uid": 990, "group": "svc", "groups": [], "home": "/x", "shell": "/n", "comment": "", "password": password}
+    result = node_state.difference(node_state.Desired(want), have(users={"svc": found}, groups={"svc": {"gid": 990}}))
+    assert [(step.verb, step.before, step.after) for step in result] == ([("usermod", {"password": "set"}, {"password": "none"})] if changes else [])
+
+
 def test_nothing_to_do_is_nothing():
     want = {"files": [a_file()], "units": [a_unit(content="[Service]\n", enabled=True, state="started", restart_on=["/etc/x"])]}
     node = have(paths={"/etc/x": there(), "/etc/systemd/system/x.service": there(b"[Service]\n")}, units={"x.service": running()})

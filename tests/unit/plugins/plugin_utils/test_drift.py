@@ -47,8 +47,25 @@ def test_an_explanation_of_the_filter_is_its_difference_cut_to_length():
     lines = "".join(f"+ rule {number}\n" for number in range(100))
     explained = drift.explanation("vllm_firewall", {"changed": True, "origin": "rollout", "diff": {"prepared": lines}})
     assert explained["lines"][:2] == ["+ rule 0", "+ rule 1"]
-    assert explained["lines"][-1] == "and 80 more"
+    assert explained["lines"][-1] == "and 60 more"
     assert "intended" in drift.sentences("npu01", [explained], False)[0]
+
+
+def test_an_explanation_of_a_file_shows_the_lines_that_differ():
+    path = "/etc/systemd/system/vllm-chat.service"
+    result = {"changed": True, "origin": "foreign", "resources": [
+        {"resource": f"file {path}", "change": "update", "before": {"content": "sha256 a"}, "after": {"content": "sha256 b"}}],
+        "diff": [{"before_header": "other", "after_header": "other", "before": "x\n", "after": "y\n"},
+                 {"before_header": f"file {path} (update)", "after_header": f"file {path} (update)",
+                  "before": "[Service]\nProtectSystem=full\nUser=vllm-chat\n", "after": "[Service]\nProtectSystem=strict\nUser=vllm-chat\n"}]}
+    lines = drift.explanation("vllm_serve", result)["lines"]
+    assert lines == [f"file {path} (update): content sha256 a -> content sha256 b", "    - ProtectSystem=full", "    + ProtectSystem=strict"]
+
+
+def test_lines_of_a_long_difference_are_counted_and_a_new_file_shows_none():
+    assert drift.changed_lines({"before": "a\n", "after": "".join(f"{number}\n" for number in range(20))})[-1] == "    and 13 more lines"
+    assert drift.changed_lines({"before": "", "after": "a\n"}) == []
+    assert drift.changed_lines(None) == []
 
 
 @pytest.mark.parametrize("result", [{}, {"changed": False}, {"skipped": True, "changed": False}, None])
