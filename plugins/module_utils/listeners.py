@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, udp_responder
 
 _UNIT = re.compile(r"([^/]+\.(?:service|scope|socket))(?=/|$)")
 
@@ -63,13 +63,16 @@ def read_listeners():
     """Every listening socket with its owner: `{protocol, address, port, interface, v6only, uid, pid, command, unit}`.
 
     `pid`, `command` and `unit` are None where the owner is not to be seen (the kernel itself, or no privilege).
-    Raises NetlinkError.
+    What answers the audit's UDP probes for a while (udp_responder) is no service of the host, and left out. Raises NetlinkError.
     """
+    ignored = {one["pid"] for one in udp_responder.living()}
     sockets = list(network_tables.read_sockets())
     owners = find_owners({entry["inode"] for entry in sockets if entry["inode"]})
+    ignored |= {one["pid"] for one in udp_responder.living()}  # one may have begun meanwhile
     nobody = {"pid": None, "command": None, "unit": None}
     listeners = []
     for entry in sockets:
         owner = owners.get(entry.pop("inode"), nobody)
-        listeners.append({**entry, **owner})
+        if owner["pid"] is None or owner["pid"] not in ignored:
+            listeners.append({**entry, **owner})
     return sorted(listeners, key=lambda entry: (entry["protocol"], entry["port"], entry["address"], entry["pid"] or 0))

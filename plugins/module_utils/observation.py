@@ -62,8 +62,6 @@ def observe(request, run=None):
             result[name] = None
             unknown[name] = f"{type(error).__name__}: {error}"[:300]
 
-    if request.get("responder"):
-        udp_responder.stop()
     for name, read in parts.items():
         part(name, read)
     for facts in (result["units"] or {}).values():

@@ -3,22 +3,27 @@
 
 UDP has no handshake: where nobody listens, silence says nothing, and the kernel's unreachable messages are rate limited to a few a second. The
 responder binds the ports on the host's planned addresses, gives up its privileges, answers a datagram only where it holds what the run's nonce
-makes of that port, with as many bytes as came in, and ends by itself.
+makes of that port, with as many bytes as came in, and ends by itself. Several runs at a time share responders: each answers for all nonces
+of the register, which only root can read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
+import json
 import os
 import selectors
-import signal
 import socket
 import time
 
 NAME = "vllm-responder"  # what the kernel knows the process by (/proc/PID/comm), at most 15 characters
 NOBODY = 65534
 LONGEST = 3600
+TICK = 100_000_000  # nanoseconds; the times of files are coarser than the clock
+STATE = "/run/vllm-hardening/responders"  # root's: the nonces that are answered, and who answers where
 
 
 def request_of(nonce, port):
@@ -31,8 +36,23 @@ def reply_of(nonce, port):
     return hashlib.sha256(f"{nonce}/{port}/reply".encode()).digest()[:16]
 
 
+def own(addresses):
+    """Those of the addresses that this host has."""
+    found = []
+    for address in addresses:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as item:
+            try:
+                item.bind((address, 0))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                continue
+        found.append(address)
+    return found
+
+
 def bind(addresses, ports):
-    """Sockets by port: one an address this host has, and no port of which another process has any. {port: [socket]}."""
+    """Sockets by port, one an address, of those ports that no other process has on any of the addresses. {port: [socket]}."""
     bound = {}
     for port in ports:
         sockets = []
@@ -41,12 +61,7 @@ def bind(addresses, ports):
                 item = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
                 sockets.append(item)
                 item.setblocking(False)
-                try:
-                    item.bind((address, port))
-                except OSError as error:
-                    if error.errno != errno.EADDRNOTAVAIL:
-                        raise
-                    sockets.pop().close()
+                item.bind((address, port))
         except OSError:
             for item in sockets:
                 item.close()
@@ -56,41 +71,84 @@ def bind(addresses, ports):
     return bound
 
 
-def running():
-    """The process ids of responders on this host."""
+def start(nonce, addresses, ports, seconds):
+    """Answer on the ports for `seconds`, whoever else asks for it meanwhile. Returns the ports that are answered on, sorted. Raises OSError.
+
+    A responder of another run goes on, and answers for both of them. A new one takes the ports that are left.
+    """
+    here = own(addresses)
+    with _register(STATE) as register:
+        now = time.monotonic()
+        nonces = [one for one in _lines(register, "nonce") if one["until"] > now] + [{"nonce": nonce, "until": now + min(seconds, LONGEST)}]
+        others, bound = _living(register), bind(here, ports)
+        held = {port for one in others if set(here) <= set(one["addresses"]) for port in one["ports"]} & set(ports) - set(bound)
+        if not bound and not held:
+            raise OSError(errno.EADDRINUSE, "none of the ports could be bound on any of the addresses")
+        _write(register, [*nonces, *others])
+        if bound:
+            pid = _fork(bound)
+            _write(register, [*nonces, *others, {"pid": pid, "begun": _begun(pid), "addresses": here, "ports": sorted(bound)}])
+    return sorted({*bound, *held})
+
+
+def living():
+    """The responders that run on this host: [{pid, begun, addresses, ports}]; empty for whoever may not read the register. What they listen on is no
+    service of the host."""
+    try:
+        with open(STATE, encoding="utf-8") as register:
+            fcntl.flock(register, fcntl.LOCK_SH)
+            return _living(register)
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def _register(path):
+    """The register of responders, locked: a line a nonce, a line a responder. It is never replaced, since responders hold it open."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(handle, "r+", encoding="utf-8") as register:
+        fcntl.flock(register, fcntl.LOCK_EX)
+        yield register
+
+
+def _lines(register, key):
+    """The entries that have a key; lines that are none are left out."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as file:
-                    if file.read().strip() == NAME:
-                        found.append(int(entry))
-            except OSError:
-                continue
+    register.seek(0)
+    for line in register:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and key in entry:
+            found.append(entry)
     return found
 
 
-def stop(patience=5.0):
-    """End responders of earlier runs, and wait until they are gone."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
-        left = running()
-        if not left:
-            return
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
-        time.sleep(0.01)
+def _write(register, entries):
+    register.seek(0)
+    register.truncate()
+    register.writelines(json.dumps(entry) + "\n" for entry in entries)
+    register.flush()
 
 
-def start(nonce, addresses, ports, seconds):
-    """Start a responder that ends after `seconds`. Returns the ports that it answers on, sorted. Ends the one of an earlier run."""
-    stop()
-    bound = bind(addresses, ports)
-    if not bound:
-        raise OSError(errno.EADDRINUSE, "none of the ports could be bound on any of the addresses")
+def _living(register):
+    return [one for one in _lines(register, "pid") if _begun(one["pid"]) == one["begun"]]
+
+
+def _begun(pid):
+    """When a process began, in ticks since the system started (field 22 of proc(5) stat), which tells it from a later one of its number; None without."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _fork(bound):
+    """Start a process that answers on the sockets; its process id. Raises OSError."""
     ready, report = os.pipe()
     child = os.fork()
     if child == 0:
@@ -99,7 +157,7 @@ def start(nonce, addresses, ports, seconds):
             os.setsid()
             if os.fork() == 0:
                 os.close(ready)
-                _serve(bound, nonce, min(seconds, LONGEST), report)
+                _serve(bound, report)
         finally:
             os._exit(0)
     os.close(report)
@@ -107,32 +165,76 @@ def start(nonce, addresses, ports, seconds):
     for sockets in bound.values():
         for item in sockets:
             item.close()
-    alive = os.read(ready, 1)
-    if alive:
-        os.read(ready, 1)  # the end: by now it has let go of the pipe too
-    os.close(ready)
-    if not alive:
+    told = b""
+    with open(ready, "rb", buffering=0) as pipe:
+        while part := pipe.read(16):  # until the responder has let go of the pipe too
+            told += part
+    if not told:
         raise OSError(errno.ESRCH, "the responder ended at once")
-    return sorted(bound)
+    return int(told)
 
 
-def _serve(bound, nonce, seconds, report):
+def _serve(bound, report):
     """The responder's life; never returns."""
     try:
-        until = time.monotonic() + seconds
-        _detach({item.fileno() for sockets in bound.values() for item in sockets} | {report})
-        answers = {port: (request_of(nonce, port), reply_of(nonce, port)) for port in bound}
+        register = open(os.open(STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8")
+        sockets = [item for found in bound.values() for item in found]
+        _detach({item.fileno() for item in sockets} | {report, register.fileno()})
+        answers = Answers(register, bound)
         selector = selectors.DefaultSelector()
-        for port, sockets in bound.items():
-            for item in sockets:
-                selector.register(item, selectors.EVENT_READ, answers[port])
-        os.write(report, b"+")
+        for port, found in bound.items():
+            for item in found:
+                selector.register(item, selectors.EVENT_READ, port)
+        os.write(report, str(os.getpid()).encode())
         os.close(report)
-        while time.monotonic() < until:
-            for key, _events in selector.select(max(0.0, until - time.monotonic())):
-                _answer(key.fileobj, *key.data)
+        while answers.wanted():
+            for key, _events in selector.select(answers.left()):
+                _answer(key.fileobj, key.data, answers)
+        # Before the register is let go of, so that whoever has it next finds the ports free.
+        for item in sockets:
+            item.close()
     finally:
         os._exit(0)
+
+
+class Answers:
+    """What a responder answers: for every nonce of the register, as long as any of them holds."""
+
+    def __init__(self, register, ports):
+        self._register, self._ports = register, list(ports)
+        self._seen, self._until, self._known = None, 0.0, {}
+
+    def left(self):
+        """For how long, in seconds, there is something to answer."""
+        return max(0.0, self._until - time.monotonic())
+
+    def wanted(self):
+        """Whether there is. Where there is not, the register stays locked, so that no run counts on this responder any more."""
+        if not self.left():
+            self._read(fcntl.LOCK_EX)
+            if not self.left():
+                return False
+            fcntl.flock(self._register, fcntl.LOCK_UN)
+        return True
+
+    def reply(self, port, request):
+        """The answer to a datagram; None for one that does not ask rightly."""
+        if (port, request) not in self._known and self._state() != self._seen:
+            self._read(fcntl.LOCK_SH)
+            fcntl.flock(self._register, fcntl.LOCK_UN)
+        return self._known.get((port, request))
+
+    def _state(self):
+        """What tells a changed register; None for one that was changed so lately that its times need not tell the next change."""
+        facts = os.fstat(self._register.fileno())
+        return (facts.st_mtime_ns, facts.st_size) if abs(time.time_ns() - facts.st_mtime_ns) > TICK else None
+
+    def _read(self, lock):
+        fcntl.flock(self._register, lock)
+        self._seen = self._state() or ()
+        nonces = _lines(self._register, "nonce")
+        self._until = max((one["until"] for one in nonces), default=0.0)
+        self._known = {(port, request_of(one["nonce"], port)): reply_of(one["nonce"], port) for one in nonces for port in self._ports}
 
 
 def _detach(kept):
@@ -155,11 +257,12 @@ def _detach(kept):
         os.setuid(NOBODY)
 
 
-def _answer(item, request, reply):
+def _answer(item, port, answers):
     """Answer one datagram, where it asks rightly."""
     try:
-        data, sender = item.recvfrom(64)
-        if data == request:
+        request, sender = item.recvfrom(64)
+        reply = answers.reply(port, request)
+        if reply is not None:
             item.sendto(reply, sender)
     except OSError:
         # An unreachable message for an earlier answer, or a full queue: the probe is sent again.

@@ -45,7 +45,7 @@ options:
     description:
       - Start, after everything was observed, a process that answers the UDP probes of M(vllm_mindspore.hardening.probe) and ends by itself.
       - It runs as C(nobody), answers only datagrams that hold what the nonce makes of the port, and with no more bytes than came in.
-        The responder of an earlier run is ended first.
+        A responder of another run goes on, and answers for both.
     type: dict
     suboptions:
       nonce:

@@ -4,24 +4,36 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import udp_responder
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import bind, reply_of, request_of, running, start, stop
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import bind, living, own, reply_of, request_of, start
+
+
+def end():
+    """End the responders of this test, and wait until they are gone."""
+    for one in living():
+        os.kill(one["pid"], signal.SIGKILL)
+    assert gone()
 
 
 @pytest.fixture(name="port")
-def a_free_port(monkeypatch):
-    """A port of which nobody has any; a name of its own, so that no responder of an audit is ended."""
-    monkeypatch.setattr(udp_responder, "NAME", f"resp-{os.getpid()}")
+def a_free_port(monkeypatch, tmp_path):
+    """A port of which nobody has any; a register of its own, so that no responder of an audit is met."""
+    monkeypatch.setattr(udp_responder, "STATE", str(tmp_path / "run" / "responders"))
+    yield free_port()
+    end()
+
+
+def free_port():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
         item.bind(("127.0.0.1", 0))
-        free = item.getsockname()[1]
-    yield free
-    stop()
+        return item.getsockname()[1]
 
 
 def ask(port, data, patience=5.0):
@@ -38,9 +50,9 @@ def ask(port, data, patience=5.0):
 
 def gone(patience=10.0):
     until = time.monotonic() + patience
-    while running() and time.monotonic() < until:
+    while living() and time.monotonic() < until:
         time.sleep(0.02)
-    return not running()
+    return not living()
 
 
 def test_it_answers_what_the_nonce_makes_of_the_port_and_nothing_else(port):
@@ -57,12 +69,56 @@ def test_it_ends_by_itself(port):
     assert ask(port, request_of("nonce", port), 0.2) is None
 
 
-def test_a_new_run_ends_the_one_before(port):
+def test_two_runs_share_a_responder(port):
+    other = free_port()
     start("first", ["127.0.0.1"], [port], 60)
-    first = running()
-    assert start("second", ["127.0.0.1"], [port], 60) == [port]
-    assert running() != first and len(running()) == 1
-    assert ask(port, request_of("second", port)) == reply_of("second", port)
+    first = living()
+    assert start("second", ["127.0.0.1"], sorted([port, other]), 60) == sorted([port, other])
+    assert living()[0] == first[0] and len(living()) == 2
+    for nonce in ("first", "second"):
+        assert ask(port, request_of(nonce, port)) == reply_of(nonce, port)
+    assert ask(other, request_of("second", other)) == reply_of("second", other)
+    assert ask(port, request_of("third", port), 0.3) is None
+
+
+def test_a_responder_lasts_as_long_as_any_run_counts_on_it(port):
+    start("first", ["127.0.0.1"], [port], 0.3)
+    first = living()
+    start("second", ["127.0.0.1"], [port], 3)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        assert ask(port, request_of("second", port)) == reply_of("second", port)
+    assert living() == first
+    assert gone()
+
+
+def test_a_run_after_the_end_begins_anew(port):
+    for nonce in ("first", "second", "third"):
+        assert start(nonce, ["127.0.0.1"], [port], 0.05) == [port]
+        until = time.monotonic() + 10
+        while ask(port, request_of(nonce, port), 0.05) is not None:
+            assert time.monotonic() < until
+        with open(udp_responder.STATE, encoding="utf-8") as register:
+            assert len(register.readlines()) <= 4
+
+
+def test_addresses_that_a_responder_lacks_are_not_counted_on(port, monkeypatch):
+    monkeypatch.setattr(udp_responder, "own", lambda addresses: addresses[:1])
+    start("first", ["127.0.0.1", "127.0.0.2"], [port], 60)
+    monkeypatch.setattr(udp_responder, "own", lambda addresses: addresses)
+    with pytest.raises(OSError, match="none of the ports"):
+        start("second", ["127.0.0.1", "127.0.0.2"], [port], 60)
+
+
+def test_what_answers_probes_is_no_listener(port):
+    before = read_listeners()
+    start("nonce", ["127.0.0.1"], [port], 60)
+    assert not [entry for entry in read_listeners() if entry["port"] == port and entry not in before]
+
+
+def test_only_root_reads_the_nonces(port):
+    start("nonce", ["127.0.0.1"], [port], 60)
+    assert os.stat(udp_responder.STATE).st_mode & 0o777 == 0o600
 
 
 def test_a_port_of_somebody_else_is_left_alone(port):
@@ -71,15 +127,19 @@ def test_a_port_of_somebody_else_is_left_alone(port):
         assert bind(["127.0.0.1"], [port]) == {}
         with pytest.raises(OSError, match="none of the ports"):
             start("nonce", ["127.0.0.1"], [port], 60)
-    assert running() == []
+    assert living() == []
+
+
+def test_only_addresses_of_this_host_are_answered_on():
+    assert own(["127.0.0.1", "192.0.2.1", "2001:db8::1"]) == ["127.0.0.1"]
 
 
 def test_it_holds_nothing_of_the_module(port, tmp_path):
     with open(tmp_path / "kept", "w", encoding="utf-8"):
         start("nonce", ["127.0.0.1"], [port], 60)
-        pid = running()[0]
+        pid = living()[0]["pid"]
         names = [os.readlink(f"/proc/{pid}/fd/{entry}") for entry in os.listdir(f"/proc/{pid}/fd")]
-    assert not [name for name in names if name.startswith((str(tmp_path), "pipe:", "/dev/pts"))]
+    assert [name for name in names if name.startswith((str(tmp_path), "pipe:", "/dev/pts"))] == [udp_responder.STATE]
     if os.geteuid() == 0:
         with open(f"/proc/{pid}/status", encoding="utf-8") as file:
             assert "Uid:\t65534\t65534\t65534\t65534" in file.read()
