@@ -102,6 +102,11 @@ def living():
         return []
 
 
+def answered():
+    """(protocol, address, port) of what the responders of this host listen on."""
+    return {("udp", address, port) for one in living() for address in one["addresses"] for port in one["ports"]}
+
+
 @contextlib.contextmanager
 def _register(path):
     """The register of responders, locked: a line a nonce, a line a responder. It is never replaced, since responders hold it open."""

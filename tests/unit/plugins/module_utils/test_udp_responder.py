@@ -12,7 +12,8 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import udp_responder
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import bind, living, own, reply_of, request_of, start
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.network_tables import read_sockets
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import answered, bind, living, own, reply_of, request_of, start
 
 
 def end():
@@ -114,6 +115,8 @@ def test_what_answers_probes_is_no_listener(port):
     before = read_listeners()
     start("nonce", ["127.0.0.1"], [port], 60)
     assert not [entry for entry in read_listeners() if entry["port"] == port and entry not in before]
+    sockets = {(entry["protocol"], entry["address"], entry["port"]) for entry in read_sockets()}
+    assert answered() == {("udp", "127.0.0.1", port)} <= sockets
 
 
 def test_only_root_reads_the_nonces(port):
