@@ -21,7 +21,7 @@ TEST_STEPS := setup lint sanity units build
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
 # The scenarios of `make test`; `make molecule` runs all.
-TEST_SCENARIOS ?= access company default firewall gateway remove serve
+TEST_SCENARIOS ?= access company default firewall gateway remove serve topologies
 EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint
 
 .PHONY: help setup lint docs sanity units build molecule test bench changelog clean $(SCENARIOS:%=molecule-%)
