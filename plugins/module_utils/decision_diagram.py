@@ -13,7 +13,7 @@ is a Rename makes what follows depend on another field instead.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections import namedtuple
 from operator import eq
 
@@ -24,6 +24,15 @@ _ENDS = {"cont": OPEN, "return": RETURNS, "break": BREAKS, "accept": ACCEPTS}
 _FIRST_FIELD = 7
 TERMINAL = 1 << 60  # the rank of terminals: behind every field
 Rename = namedtuple("Rename", "rank")
+
+
+def _apart(interval, lows, run):
+    """Whether an interval equals one of ``run`` or touches none; ``lows`` are the run's beginnings, sorted."""
+    low, high = interval
+    at = bisect_right(lows, low)
+    if at and run[lows[at - 1]][0] >= low:
+        return lows[at - 1] == low and run[low][0] == high
+    return at == len(lows) or high < lows[at]
 
 
 class Field:
@@ -96,10 +105,6 @@ class Diagrams:
 
         The last bound is the field's maximum. Neighbours that are equal are merged.
         """
-        key = (rank, tuple(bounds), tuple(children))
-        number = self._nodes.get(key)
-        if number is not None:
-            return number
         if True in map(eq, children, children[1:]):
             previous = children[0]
             if children.count(previous) == len(children):
@@ -112,34 +117,44 @@ class Diagrams:
                     merged_bounds.append(bound)
                     merged_children.append(child)
                     previous = child
-            key = (rank, tuple(merged_bounds), tuple(merged_children))
-            number = self._nodes.get(key)
+            bounds, children = merged_bounds, merged_children
         elif len(children) == 1:
             return children[0]
+        return self._reduced(rank, tuple(bounds), tuple(children))
+
+    def _reduced(self, rank, bounds, children):
+        """As node(), for two tuples without equal neighbours."""
+        key = (rank, bounds, children)
+        number = self._nodes.get(key)
         if number is None:
             summary, summaries = self.fields[rank].bit, self.summary
-            for child in set(key[2]):
+            for child in children if len(children) < 9 else set(children):
                 summary |= summaries[child]
-            number = self._nodes[key] = self._add(rank, key[1], key[2], None, summary)
+            number = self._nodes[key] = self._add(rank, bounds, children, None, summary)
             if summary & _WRITES:
-                self._writes[number] = frozenset().union(*map(self.writes, key[2]))
+                self._writes[number] = frozenset().union(*map(self.writes, children))
         return number
 
     def select(self, rank, intervals, inside, outside):
         """``inside`` where the field lies in one of the sorted, disjoint ``(low, high)`` intervals, else ``outside``."""
-        maximum = self.fields[rank].maximum
         if len(intervals) == 1:
             (low, high), = intervals
+            maximum = self.fields[rank].maximum
             if 0 < low and high < maximum:
-                return inside if inside == outside else self.node(rank, (low - 1, high, maximum), (outside, inside, outside))
+                return inside if inside == outside else self._reduced(rank, (low - 1, high, maximum), (outside, inside, outside))
+        return self.select_each(rank, [(low, high, inside) for low, high in intervals], outside)
+
+    def select_each(self, rank, choices, outside):
+        """The diagram of each of the sorted, disjoint ``(low, high, diagram)``, else ``outside``."""
         bounds, children, at = [], [], 0
-        for low, high in intervals:
+        for low, high, chosen in choices:
             if low > at:
                 bounds.append(low - 1)
                 children.append(outside)
             bounds.append(high)
-            children.append(inside)
+            children.append(chosen)
             at = high + 1
+        maximum = self.fields[rank].maximum
         if at <= maximum:
             bounds.append(maximum)
             children.append(outside)
@@ -200,32 +215,26 @@ class Diagrams:
         """seq() of two nodes that ask the same field."""
         bounds_a, children_a = self.bounds[first], self.children[first]
         bounds_b, children_b = self.bounds[second], self.children[second]
-        seq, summary = self.seq, self.summary
+        seq, summary, cont = self.seq, self.summary, self.cont
         bounds, children, at = [], [], 0
         for upper, child in zip(bounds_a, children_a):
-            if summary[child] & OPEN:
-                while True:
-                    edge = bounds_b[at]
-                    if edge >= upper:
-                        bounds.append(upper)
-                        children.append(seq(child, children_b[at]))
-                        if edge == upper:
-                            at += 1
-                        break
-                    bounds.append(edge)
-                    children.append(seq(child, children_b[at]))
-                    at += 1
-            else:
+            if not summary[child] & OPEN:
                 bounds.append(upper)
                 children.append(child)
                 at = bisect_left(bounds_b, upper, at)
-                if at < len(bounds_b) and bounds_b[at] == upper:
-                    at += 1
+                at += at < len(bounds_b) and bounds_b[at] == upper
+                continue
+            end = bisect_left(bounds_b, upper, at)
+            bounds += bounds_b[at:end]
+            bounds.append(upper)
+            seconds = children_b[at : end + 1]
+            children += seconds if child == cont else [seq(child, second) for second in seconds]
+            at = end + (bounds_b[end] == upper)
         return self.node(self.rank[first], bounds, children)
 
     def fold(self, diagrams):
         """seq() over a list, in a balanced way: n rules cost n log n."""
-        diagrams = list(diagrams)
+        diagrams = self._joined(diagrams)
         if not diagrams:
             return self.cont
         while len(diagrams) > 1:
@@ -234,6 +243,51 @@ class Diagrams:
                 paired.append(diagrams[-1])
             diagrams = paired
         return diagrams[0]
+
+    def _joined(self, diagrams):
+        """The list with neighbours in one node that are undecided but for an interval of the same field each.
+
+        Where these intervals are apart the order does not matter; where they are equal it is kept within them. So
+        a list of addresses with a rule each becomes a node at once.
+        """
+        joined, run, rank = [], {}, None
+        lows = []  # of the run's intervals, sorted
+        for one in diagrams:
+            interval = self._interval(one)
+            if run and not (interval and self.rank[one] == rank and _apart(interval, lows, run)):
+                joined.append(self._of_intervals(rank, lows, run))
+                run, lows = {}, []
+            if interval is None:
+                joined.append(one)
+                continue
+            rank = self.rank[one]
+            low, high = interval
+            if low in run:
+                run[low][1].append(self.children[one][1])
+            else:
+                insort(lows, low)
+                run[low] = (high, [self.children[one][1]])
+        if run:
+            joined.append(self._of_intervals(rank, lows, run))
+        return joined
+
+    def _interval(self, diagram):
+        """(low, high) where a diagram is undecided but for one interval in the midst of its field and rewrites nothing."""
+        children = self.children[diagram]
+        if children is None or len(children) != 3 or self.summary[diagram] & _WRITES:
+            return None
+        if children[0] != self.cont or children[2] != self.cont:
+            return None
+        low, high, _maximum = self.bounds[diagram]
+        return low + 1, high
+
+    def _of_intervals(self, rank, lows, run):
+        """The node of intervals ``{low: (high, diagrams in sequence)}``, undecided elsewhere."""
+        choices = []
+        for low in lows:
+            high, chosen = run[low]
+            choices.append((low, high, chosen[0] if len(chosen) == 1 else self.fold(chosen)))
+        return self.select_each(rank, choices, self.cont)
 
     def assign(self, diagram, environment, remember=True):
         """The diagram as seen after ``environment``: rewritten fields are replaced, terminals remember them.

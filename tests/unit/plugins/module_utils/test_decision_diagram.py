@@ -75,6 +75,30 @@ def test_fold_does_not_depend_on_the_grouping(diagrams, seed):
         assert diagrams.lookup(folded, packet) == diagrams.lookup(grouped, packet)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_rules_of_one_interval_each_keep_their_order(diagrams, seed):
+    chance = random.Random(seed)
+    rules = []
+    for _number in range(chance.randint(2, 8)):
+        low = chance.randint(1, MAXIMUM - 1)
+        inside = anything(diagrams, chance, ENDS[: 3 if seed % 2 else None], depth=1)
+        rules.append(diagrams.select(10, [(low, chance.randint(low, MAXIMUM - 1))], inside, diagrams.cont))
+    folded, one_by_one = diagrams.fold(rules), diagrams.cont
+    for rule in rules:
+        one_by_one = diagrams.seq(one_by_one, rule)
+    assert folded == one_by_one
+
+
+def test_many_rules_for_an_address_each_are_one_node(diagrams):
+    rules = [diagrams.select(10, [(at, at)], diagrams.terminal(("accept", (at,))), diagrams.cont) for at in (3, 1, 2, 4)]
+    before = len(diagrams.rank)
+    folded = diagrams.fold(rules)
+    assert len(diagrams.rank) == before + 1
+    assert [diagrams.lookup(folded, {10: at}) for at in range(MAXIMUM + 1)] == [
+        ("cont", ()), *(("accept", (at,)) for at in (1, 2, 3, 4)), ("cont", ()),
+    ]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_apply_picks_among_choices_that_ask_any_field(diagrams, seed):
     chance = random.Random(seed)
