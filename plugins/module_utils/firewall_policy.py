@@ -11,10 +11,12 @@
     forward: []                 # must be forwarded; nothing else may be. null: forwarding is not looked at
     permit_forward: [established]
     egress: null                # what this host must be able to open, nothing else; null: not looked at
+    egress_users: null          # for which users nothing else is; null: for everything that the host sends
     permit_egress: [established, loopback, icmp]
+    refuse_egress: []           # what must not be opened, whatever else may; flows that may name `other_users`: all but these
 
 A flow's `sources` and `destinations` are addresses, networks or "@NAME" of a set, empty for any; `ports` empty for any.
-The plan's flows have this form. `forward` flows may name `output_interface`, `egress` flows `user` (a name or number).
+The plan's flows have this form. `forward` flows may name `output_interface`, `egress` flows `users` (names or numbers) or one `user`.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ SHORTHANDS = ("established", "loopback", "icmp", "dhcp", "igmp")
 PROTOCOLS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58, "sctp": 132, "gre": 47, "esp": 50}
 _TOP = {
     "version": 1, "sets": {}, "allow": [], "permit": ["established", "loopback", "icmp"], "forward": [],
-    "permit_forward": ["established"], "egress": None, "permit_egress": ["established", "loopback", "icmp"],
+    "permit_forward": ["established"], "egress": None, "egress_users": None, "permit_egress": ["established", "loopback", "icmp"],
+    "refuse_egress": [],
 }
 _FLOW = ("name", "sources", "destinations", "interface", "segment", "protocol", "ports", "source_ports", "reason")
 _EXTRA = {
     "forward": ("output_interface",), "permit_forward": ("output_interface",),
-    "egress": ("user", "output_interface"), "permit_egress": ("user", "output_interface"),
+    "egress": ("user", "users", "output_interface"), "permit_egress": ("user", "users", "output_interface"),
+    "refuse_egress": ("user", "users", "other_users", "output_interface", "states"),
 }
 _STATES = ("new", "established", "related", "invalid", "untracked")
 
@@ -51,7 +55,8 @@ def read_policy(policy):
 
     A flow becomes ``{"name", "reason", "protocols": [(low, high)] or None, "ports": [(low, high)] or None,
     "source_ports": ..., "sources": {"ip": [(low, high)], "ip6": [...]} or None, "destinations": ..., "interface": str or
-    None, "output_interface": ..., "user": ..., "states": [str] or None}``; None stands for "any". A shorthand stays a str.
+    None, "output_interface": ..., "users": [name or number] or None, "other_users": likewise, "states": [str] or None}``; None stands
+    for "any". A shorthand stays a str. `egress_users` becomes a list of names and numbers, or None.
     """
     problems = []
     if not isinstance(policy, dict):
@@ -66,6 +71,9 @@ def read_policy(policy):
         if part in ("version", "sets"):
             continue
         entries = policy.get(part, default)
+        if part == "egress_users":
+            result[part] = None if entries is None else _users(entries, f"policy.{part}", problems)
+            continue
         if entries is None and part in ("forward", "egress"):
             result[part] = None
             continue
@@ -150,8 +158,15 @@ def _flow(entry, where, part, sets, names, problems):
         "ports": _ports(entry.get("ports"), where + ".ports", problems),
         "source_ports": _ports(entry.get("source_ports"), where + ".source_ports", problems),
         "interface": entry.get("interface"), "output_interface": entry.get("output_interface"),
-        "user": entry.get("user"), "states": entry.get("states"),
+        "states": entry.get("states"), "users": None, "other_users": None,
     }
+    if entry.get("user") is not None:
+        flow["users"] = _users([entry["user"]], f"{where}.user", problems)
+    for key in ("users", "other_users"):
+        if entry.get(key) is not None:
+            flow[key] = _users(entry[key], f"{where}.{key}", problems)
+    if sum(entry.get(key) is not None for key in ("user", "users", "other_users")) > 1:
+        problems.append(f"{where}: only one of user, users and other_users says who")
     for key in ("sources", "destinations"):
         members = entry.get(key) or []
         if not isinstance(members, list):
@@ -161,8 +176,6 @@ def _flow(entry, where, part, sets, names, problems):
     for key in ("interface", "output_interface"):
         if flow[key] is not None and not (isinstance(flow[key], str) and 0 < len(flow[key]) < 16):
             problems.append(f"{where}.{key}: {flow[key]!r} is not an interface's name; write e.g. eth0, or leave it out")
-    if flow["user"] is not None and (isinstance(flow["user"], bool) or not isinstance(flow["user"], (str, int))):
-        problems.append(f"{where}.user: {flow['user']!r} is not a user's name or number")
     if flow["states"] is not None and (not isinstance(flow["states"], list) or set(flow["states"]) - set(_STATES)):
         problems.append(f"{where}.states: {flow['states']!r} is not a list of {', '.join(_STATES)}")
     if (flow["ports"] or flow["source_ports"]) and (
@@ -170,6 +183,16 @@ def _flow(entry, where, part, sets, names, problems):
     ):
         problems.append(f"{where}.ports: only tcp, udp and sctp have ports; write the protocol")
     return flow
+
+
+def _users(members, where, problems):
+    """Names and numbers of users."""
+    if not isinstance(members, list):
+        problems.append(f"{where}: {members!r} is not a list; write a list of users' names or numbers")
+        return []
+    wrong = [member for member in members if isinstance(member, bool) or not isinstance(member, (str, int))]
+    problems += [f"{where}: {member!r} is not a user's name or number" for member in wrong]
+    return [member for member in members if member not in wrong]
 
 
 def _protocol(value, where, problems):

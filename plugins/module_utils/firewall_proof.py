@@ -35,6 +35,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     UID,
     complement,
     intersect,
+    union,
 )
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import Filter, interfaces_of
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import FORWARD, INPUT, OUTPUT
@@ -65,7 +66,7 @@ def verify(snapshot, host, policy, obstacles=(), users=None, families=("ip", "ip
          "flows":   [{"name", "part", "status": "ok" | "broken" | "unknown", "reason", "family", "phase",
                       "packet", "box", "trace", "outcome", "depends_on"}],
          "leaks":   [{"part": "input" | "forward" | "output", "status": "leak" | "unknown", "family", "rule", "packet", "box",
-                      "trace", "depends_on", "boxes"}],
+                      "trace", "depends_on", "boxes", "refused": name of the flow of refuse_egress, or None}],
          "unknown": [{"object", "reason"}],
          "statistics": {"tables", "rules", "elements", "nodes"}}
 
@@ -179,6 +180,8 @@ class _Judge:
             self.part(result, "forward", "forward")
         if self.policy["egress"] is not None:
             self.part(result, "egress", "output")
+        if self.policy["refuse_egress"]:
+            self.refused(result)
 
     def part(self, result, part, where):
         """One direction: its flows, then what else passes."""
@@ -186,7 +189,20 @@ class _Judge:
         decided = self.decided(raw, where)
         for flow in self.policy[part]:
             result["flows"].append(self.flow(flow, part, where, raw))
-        self.leaks(result, part, where, decided, raw)
+        self.leaks(result, self.intent(part, where), where, decided, raw)
+
+    def refused(self, result):
+        """What may not be opened from here: one comparison for each flow, so that a finding names it."""
+        raw, diagrams = self.filter.sent(), self.diagrams
+        decided = self.decided(raw, "output")
+        impossible = [diagrams.box(box, self.inside, self.space.cont) for box in self.impossible("output")]
+        for flow in self.policy["refuse_egress"]:
+            box = self.box(flow, "output")
+            if box is None:
+                continue
+            box.setdefault(STATE, complement([(ESTABLISHED, RELATED)], len(STATES) - 1))
+            parts = [*impossible, diagrams.box(box, self.outside, self.space.cont)]
+            self.leaks(result, diagrams.seq(diagrams.fold(parts), self.inside), "output", decided, raw, flow["name"])
 
     # -- outcomes ------------------------------------------------------------------------------------------------------
 
@@ -245,17 +261,25 @@ class _Judge:
             box[OIF] = self.interface(flow["output_interface"])
         if flow["states"] is not None:
             box[STATE] = sorted((STATES.index(state), STATES.index(state)) for state in flow["states"])
-        if flow["user"] is not None:
-            uid = self.users.get(flow["user"], flow["user"])
-            if isinstance(uid, str):
+        if flow["users"] is not None:
+            box[UID] = self.numbers(flow["users"])
+            if not box[UID]:
                 return None
-            box[UID] = [(uid, uid)]
+        if flow["other_users"] is not None:
+            box[UID] = complement(self.numbers(flow["other_users"]), NO_UID - 1)
         return box
+
+    def numbers(self, users):
+        """The numbers of the users that this host knows, as intervals."""
+        found = {self.users.get(user, user) for user in users}
+        return union((number, number) for number in found if not isinstance(number, str))
 
     def intent(self, part, where):
         """("inside",) for packets that the policy lets pass or that cannot come, ("outside",) for all others."""
         permit = {"allow": "permit", "forward": "permit_forward", "egress": "permit_egress"}[part]
         boxes = self.impossible(where)
+        if part == "egress" and self.policy["egress_users"] is not None:
+            boxes.append({UID: complement(self.numbers(self.policy["egress_users"]), NO_UID)})
         for flow in self.policy[part] + self.policy[permit]:
             if isinstance(flow, str):
                 boxes += self.shorthand(flow, where)
@@ -267,6 +291,10 @@ class _Judge:
         parts = [diagrams.box(box, self.inside, self.space.cont) for box in boxes]
         return diagrams.seq(diagrams.fold(parts), self.outside)
 
+    def own(self, index=None):
+        """The host's own addresses, of one interface or of all, as intervals."""
+        return sorted((one, one) for one in set(self.host.addresses(self.family, index)))
+
     def impossible(self, where):
         """What the kernel's own IP code refuses before or after the hooks, or what cannot be."""
         last = len(self.space.interfaces) - 1
@@ -274,7 +302,10 @@ class _Judge:
         fresh = complement([(ESTABLISHED, RELATED)], len(STATES) - 1)
         boxes = [{STATE: fresh, DIRECTION: [(1, 1)]}, {STATE: fresh, OLDER: [(1, 1)]}]
         if where == "output":
-            return [*boxes, {OIF: [(0, 0)]}, {IIF: [(1, last)]}]
+            boxes += [{OIF: [(0, 0)]}, {IIF: [(1, last)]}]
+            if self.filter.output_interfaces():  # where rules decide about routes, what is for this host may leave it
+                boxes.append({DADDR: self.own(), OIF: foreign})
+            return boxes
         boxes.append({IIF: [(0, 0)]})
         if where == "forward":
             boxes += [{OIF: [(0, 0)]}, {IIF: self.interface("lo")}]  # what comes by loopback is for this host
@@ -297,8 +328,9 @@ class _Judge:
             "name": flow["name"], "part": part, "status": "ok", "reason": None, "family": self.family, "phase": None,
             "packet": None, "box": None, "trace": None, "outcome": None, "depends_on": [],
         }
-        if isinstance(flow["user"], str) and flow["user"] not in self.users:
-            entry.update(status="unknown", reason=f"no user {flow['user']} on this host")
+        strangers = [user for user in flow["users"] or () if isinstance(user, str) and user not in self.users]
+        if strangers:
+            entry.update(status="unknown", reason=f"no user {', '.join(strangers)} on this host")
             return entry
         box = self.box(flow, where)
         if box is None:
@@ -353,23 +385,19 @@ class _Judge:
         box[EXTENSIONS] = [(0, 0)]
         strangers = complement(sorted([(0, 0), *self.interface("lo")]), len(self.space.interfaces) - 1)
         if where == "output":
-            box.setdefault(OIF, [(at, at) for at in range(1, len(self.space.interfaces)) if self.space.interfaces[at]["present"]])
             box.setdefault(UID, [(0, NO_UID)])
-            if self.host is not None and SADDR not in box:
-                own = list(self.host.addresses(self.family))
-                if own:
-                    box[SADDR] = sorted((one, one) for one in set(own))
+            boxes = [] if OIF in box else self.routed(box)
+            if boxes:
+                return [{**box, **one} for one in boxes], None
+            box.setdefault(OIF, [(at, at) for at in range(1, len(self.space.interfaces)) if self.space.interfaces[at]["present"]])
+            if self.host is not None and self.own():
+                box.setdefault(SADDR, self.own())
             return [box], None
         if where == "forward":
             box.setdefault(IIF, strangers)
             if OIF in box:
                 return [box], None
-            boxes = []
-            for low, high, at in self.filter.output_interfaces():
-                wanted = intersect(box.get(DADDR, self.everything), [(low, high)])
-                if wanted and self.interface_names[at] != "lo":
-                    boxes.append({**box, DADDR: wanted, OIF: [(at, at)]})
-            return boxes or [{**box, OIF: strangers}], None
+            return [{**box, DADDR: one[DADDR], OIF: one[OIF]} for one in self.routed(box)] or [{**box, OIF: strangers}], None
         if self.host is None:
             box.setdefault(IIF, strangers)
             return [box], None
@@ -404,6 +432,16 @@ class _Judge:
             box.setdefault(IIF, strangers)
             boxes = [box]
         return boxes, None
+
+    def routed(self, box):
+        """A box for each interface by which its destinations are reached, from the addresses there; empty where the routes do not tell."""
+        boxes = []
+        for low, high, at in self.filter.output_interfaces():
+            wanted = intersect(box.get(DADDR, self.everything), [(low, high)])
+            if wanted and self.interface_names[at] != "lo":
+                own = self.own(self.space.interfaces[at]["index"]) or self.own()
+                boxes.append({DADDR: wanted, OIF: [(at, at)], SADDR: box.get(SADDR, own or self.everything)})
+        return boxes
 
     def reversed(self, box):
         """The box of the answers."""
@@ -449,12 +487,9 @@ class _Judge:
 
     # -- leaks ---------------------------------------------------------------------------------------------------------
 
-    def leaks(self, result, part, where, decided, raw):
+    def leaks(self, result, intent, where, decided, raw, refused=None):
         """Everything that passes and should not, one finding for each rule or policy that lets it."""
-        intent = self.intent(part, where)
-        combined = self.diagrams.combine(
-            decided, intent, ("leaks", part), lambda value, _outside: value, absorb=("inside",)
-        )
+        combined = self.diagrams.combine(decided, intent, "leaks", lambda value, _outside: value, absorb=("inside",))
         path = "sent" if where == "output" else "received"
         for status, wanted in (("leak", "pass"), ("unknown", "mixed")):
             found = {}
@@ -464,7 +499,7 @@ class _Judge:
                 if number >= _MOST_BOXES or len(found) >= _MOST_FINDINGS:
                     break
                 names = value[1] if value[0] == "mixed" else ()
-                entry = {"part": where, "status": status, "family": self.family, "depends_on": sorted(names), "boxes": 1}
+                entry = {"part": where, "status": status, "family": self.family, "depends_on": sorted(names), "boxes": 1, "refused": refused}
                 self.illustrate(entry, self.example(box), box, raw, path, where, want_pass=True)
                 entry["rule"] = _deciding(entry["trace"], where)
                 key = repr(entry["rule"])

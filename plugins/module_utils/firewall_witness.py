@@ -41,13 +41,12 @@ def prove(policy, listing=True):
 
 
 def _users(policy):
-    """The numbers of the users that egress flows name, as far as this host knows them."""
-    users = {}
-    for part in ("egress", "permit_egress"):
-        for flow in policy[part] or ():
-            if isinstance(flow, dict) and isinstance(flow["user"], str):
-                try:
-                    users[flow["user"]] = pwd.getpwnam(flow["user"]).pw_uid
-                except KeyError:
-                    continue
+    """The numbers of the users that the policy names, as far as this host knows them."""
+    users, flows = {}, [flow for part in ("egress", "permit_egress", "refuse_egress") for flow in policy[part] or () if isinstance(flow, dict)]
+    for name in [*(policy["egress_users"] or ()), *(name for flow in flows for key in ("users", "other_users") for name in flow[key] or ())]:
+        if isinstance(name, str):
+            try:
+                users[name] = pwd.getpwnam(name).pw_uid
+            except KeyError:
+                continue
     return users

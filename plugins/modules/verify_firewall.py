@@ -74,6 +74,18 @@ EXAMPLES = r"""
         - {name: https, protocol: tcp, ports: ["443"]}
       permit: [established, loopback, icmp, dhcp]
 
+- name: A service account opens nothing but connections to its database, and nobody else reaches the socket of an administration server
+  vllm_mindspore.hardening.verify_firewall:
+    policy:
+      permit: [{name: everything}]
+      forward: null
+      egress:
+        - {name: database, user: service, destinations: [192.0.2.20], protocol: tcp, ports: ["5432"]}
+      egress_users: [service]
+      permit_egress: [established, loopback]
+      refuse_egress:
+        - {name: administration, other_users: [root], interface: lo, protocol: tcp, ports: ["9000"]}
+
 - name: Look at a router, without failing
   vllm_mindspore.hardening.verify_firewall:
     policy: "{{ lookup('ansible.builtin.file', 'router-policy.yml') | from_yaml }}"
@@ -126,6 +138,7 @@ leaks:
     trace: {description: "The way of the packet through the rules.", type: list, elements: dict}
     depends_on: {description: "What decides where the status is V(unknown).", type: list, elements: str}
     boxes: {description: "How many such ranges of packets were found.", type: int}
+    refused: {description: "The flow of the policy's C(refuse_egress) that passes.", type: str}
     family: {description: "V(ip) or V(ip6).", type: str}
 unknown:
   description: What could not be read or is not modelled.
@@ -159,13 +172,14 @@ def summary(result):
             lines.append(f"flow {flow['name']} is {flow['status']}: {flow['reason']}")
     for leak in result["leaks"]:
         packet, rule = leak["packet"], leak["rule"]
+        user = f" of user {packet['uid']}" if "uid" in packet else ""
         port = f" port {packet['destination_port']}" if "destination_port" in packet else ""
         place = rule.get("chain") and f"{rule['family']} {rule['table']} {rule['chain']}" + (
             f" handle {rule['handle']}" if rule.get("handle") else " policy"
         )
         word = "passes" if leak["status"] == "leak" else "may pass, depending on " + ", ".join(leak["depends_on"])
         lines.append(
-            f"{leak['part']}: {packet['protocol']} from {packet['source']} to {packet['destination']}{port} {word}"
+            f"{leak['part']}: {packet['protocol']} from {packet['source']} to {packet['destination']}{port}{user} {word}"
             f" ({place or rule['outcome']})"
         )
     for one in result["unknown"]:

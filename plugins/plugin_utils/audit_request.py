@@ -53,18 +53,30 @@ def without(networks, addresses):
     return [str(network) for network in rest]
 
 
+def without_own(listed, own):
+    """A flow's addresses and references to sets, without the node's own addresses."""
+    return [part for item in listed for part in ([item] if item.startswith("@") else without([item], own))]
+
+
 def filter_policy(plan, host):
     """What the node's packet filter has to let through, and nothing else (firewall_policy.read_policy).
 
     A packet with the node's own address as its source never comes over an interface; its addresses are therefore left out of the sources.
+    What leaves is looked at for the service users alone, and on loopback for the ports that are not everybody's.
     """
     node = plan["nodes"][host]
     own = [address for listed in node["addresses"].values() for address in listed]
-    flows = [{**flow, "sources": [source if source.startswith("@") else part for source in flow["sources"]
-                                  for part in ([source] if source.startswith("@") else without([source], own))]} for flow in node["flows"]]
+    flows = [{**flow, "sources": without_own(flow["sources"], own)} for flow in node["flows"]]
+    egress = [{**entry, "destinations": without_own(entry["destinations"], own)} for entry in node["egress"] if entry["destinations"]]
+    local = [{"name": entry["name"], "interface": "lo", "protocol": "tcp", "ports": entry["ports"]} for entry in node["loopback"]]
+    users = [["root", *entry["users"]] for entry in node["loopback"]]
+    limited = sorted({entry["user"] for entry in node["egress"]})
     return {
         "version": 1, "sets": {name: without(members, own) for name, members in plan["clusters"][node["cluster"]]["sets"].items()},
         "allow": flows, "forward": [] if node["sysctls"].get("net.ipv4.ip_forward") == "0" else None,
+        "egress": egress + [{**flow, "users": listed} for flow, listed in zip(local, users)] if limited else None,
+        "egress_users": limited, "permit_egress": ["established", "loopback"],
+        "refuse_egress": [{**flow, "other_users": listed} for flow, listed in zip(local, users)],
     }
 
 

@@ -61,8 +61,9 @@ def _packet(entry):
     packet = entry.get("packet") or {}
     rule = (entry.get("trace") or [{}])[-1]
     where = f", by {rule.get('table')} {rule.get('chain')}: {rule.get('rule')}" if rule.get("chain") else ""
-    return (f"{packet.get('protocol')} {packet.get('source')} -> {packet.get('destination')} port {packet.get('destination_port')}"
-            f" on {packet.get('interface')} is {entry.get('outcome')}{where}")
+    user = f" of user {packet['uid']}" if "uid" in packet else ""
+    return (f"{packet.get('protocol')} {packet.get('source')} -> {packet.get('destination')} port {packet.get('destination_port')}{user}"
+            f" on {packet.get('interface') or packet.get('output_interface')} is {entry.get('outcome')}{where}")
 
 
 def filter_is_the_plan(node):
@@ -75,7 +76,7 @@ def filter_is_the_plan(node):
         reasons += [f"flow {entry.get('name')} depends on {entry.get('depends_on')}" for entry in flows if entry.get("status") == "unknown"]
         reasons += [f"depends on {entry.get('depends_on')}: {_packet(entry)}" for entry in leaks if entry.get("status") == "unknown"]
         raise Unknown(clip("; ".join(reasons[:3]) or "the packet filter could not be evaluated"))
-    return "no packet passes that the plan does not name, and every planned one does", [clip(problem) for problem in problems]
+    return "no packet passes that the plan does not name, in, or out from service users or to their ports on loopback, and every planned one does", [clip(problem) for problem in problems]
 
 
 def listing_is_honest(node):

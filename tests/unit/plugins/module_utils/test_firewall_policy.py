@@ -19,6 +19,7 @@ def test_all_problems_at_once():
             ],
             "permit": ["everything", {"name": "x", "states": ["old"]}],
             "forward": "no", "egress": [{"name": "dns", "user": True, "interface": ""}],
+            "egress_users": "chat", "refuse_egress": ["loopback", {"name": "y", "user": "chat", "other_users": ["root"]}],
         })
     text = "\n".join(error.value.problems)
     for part in (
@@ -28,9 +29,11 @@ def test_all_problems_at_once():
         "policy.allow[2].name: None", "'@nobody' names no set; sets are clients", "'somewhere' is no address or network",
         "policy.allow[2].protocol: 'quic'", "policy.permit[0]: 'everything' is not known", "policy.permit[1].states",
         "policy.forward: 'no' is not a list", "policy.egress[0].user: True", "policy.egress[0].interface: ''",
+        "policy.egress_users: 'chat' is not a list", "policy.refuse_egress[0]: 'loopback' is not a flow",
+        "policy.refuse_egress[1]: only one of user, users and other_users says who",
     ):
         assert part in text
-    assert len(error.value.problems) == 17
+    assert len(error.value.problems) == 20
 
 
 def test_a_flow_in_numbers():

@@ -311,3 +311,65 @@ def test_one_negation_and_a_merged_equality_are_not():
     assert check_listing(loaded(
         {"expr": "payload", "base": 2, "offset": 0, "len": 4, "dreg": 1}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"\xff" * 4},
     )) == []
+
+
+# -- users ----------------------------------------------------------------------------------------------------------------
+
+USERS = {"root": 0, "vllm-gateway": 801, "vllm-chat": 802}
+LIMITS = {
+    "permit": [{"name": "all"}], "forward": None, "sets": {"peers": ["10.79.1.12"]},
+    "egress": [
+        {"name": "chat-peers", "user": "vllm-chat", "destinations": ["@peers"], "protocol": "tcp", "ports": ["20550"]},
+        {"name": "chat-backend", "users": ["root", "vllm-gateway", "vllm-chat"], "interface": "lo", "protocol": "tcp", "ports": ["17443"]},
+    ],
+    "egress_users": ["vllm-gateway", "vllm-chat"], "permit_egress": ["established", "loopback"],
+    "refuse_egress": [{"name": "chat-backend", "other_users": ["root", "vllm-gateway", "vllm-chat"], "interface": "lo", "protocol": "tcp", "ports": ["17443"]}],
+}
+
+
+def limited(change=None, users=None, **policy):
+    """The result for nodes whose service users are confined, with other answers to who they are."""
+    return judged("users", {**LIMITS, **policy}, change, users=USERS if users is None else users)
+
+
+def lets(result):
+    """(family, user, port, interface, the refusal) of what passes and should not."""
+    return {(leak["family"], leak["packet"].get("uid"), leak["packet"].get("destination_port"), leak["packet"]["output_interface"], leak["refused"])
+            for leak in result["leaks"]}
+
+
+def test_users_are_confined_and_others_are_not_looked_at():
+    result = limited()
+    assert result["verdict"] == "ok" and result["leaks"] == []
+    assert flows(result) == {"chat-peers": "ok", "chat-backend": "ok"}
+
+
+def test_without_users_everything_that_the_host_sends_is_looked_at():
+    assert limited(egress_users=None)["verdict"] == "violated"
+
+
+@pytest.mark.parametrize("rule", ["chat-backend", "vllm-gateway", "vllm-chat"])
+def test_a_rule_about_users_that_is_gone_is_a_leak(rule):
+    def without(ruleset):
+        rules = chain(ruleset, "vllm_hardening", "output")["rules"]
+        before = len(rules)
+        rules[:] = [one for one in rules if one["comment"] != rule]
+        assert len(rules) == before - 1
+
+    result = limited(without)
+    assert result["verdict"] == "violated"
+    if rule == "chat-backend":
+        assert {leak[2:] for leak in lets(result)} == {(17443, "lo", "chat-backend")}
+        assert not {leak[1] for leak in lets(result)} & {None, *USERS.values()}
+    else:
+        assert {leak[1] for leak in lets(result)} == {USERS[rule]} and {leak[4] for leak in lets(result)} == {None}
+
+
+def test_a_widened_limit_is_a_leak_and_a_narrowed_one_breaks():
+    everybody_but_chat = {name: number for name, number in USERS.items() if name != "vllm-chat"}
+    one_less = [{**LIMITS["refuse_egress"][0], "other_users": ["root", "vllm-gateway"]}]
+    widened = limited(refuse_egress=one_less)
+    assert {leak[1:] for leak in lets(widened)} == {(802, 17443, "lo", "chat-backend")}
+    narrowed = limited(users={**USERS, "vllm-gateway": 900}, egress_users=[])
+    assert flows(narrowed)["chat-backend"] == "broken"
+    assert flows(limited(users=everybody_but_chat)) == {"chat-peers": "unknown", "chat-backend": "unknown"}
