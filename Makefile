@@ -16,8 +16,10 @@ export PYTHONPATH := $(COLLECTIONS)
 # What the lab and the tests fetch or build once: roots, wheels, images.
 export LAB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-hardening
 
-# What `make test` makes, in this order. tests/*/targets.mk add theirs, then the scenarios follow.
-TEST_STEPS := setup lint sanity units build
+# What `make test` makes after setup, in this order. tests/*/targets.mk add theirs, then the scenarios follow.
+TEST_STEPS :=
+# What needs no lab and is made beside them.
+TEST_BESIDE := lint sanity units build
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
 # The scenarios of `make test`; `make molecule` runs all.
@@ -81,4 +83,4 @@ clean: ## Remove what was built; labs that are up stay up
 -include tests/*/targets.mk
 
 test: ## Everything, from nothing
-	@$(PYTHON) tests/tools/steps.py $(TEST_STEPS) $(TEST_SCENARIOS:%=molecule-%)
+	@$(PYTHON) tests/tools/steps.py setup $(TEST_STEPS) $(TEST_SCENARIOS:%=molecule-%) --beside $(TEST_BESIDE)

@@ -21,7 +21,7 @@ PAPER = 1047  # A4, landscape, less the margins: 277 mm at 96 pixels an inch
 @pytest.fixture(name="browser", scope="module")
 def a_browser():
     if shutil.which(PROGRAM) is None:
-        pytest.fail(f"there is no {PROGRAM} on this machine; tests/audit/packages.sh installs it")
+        pytest.fail(f"there is no {PROGRAM} on this machine; `make reports` installs it")
     with Browser() as running:
         yield running
 

@@ -131,7 +131,7 @@ def measure(site, folder, rounds, seconds):
 def main():
     """Measure, print, and return the exit status."""
     rounds, seconds = int(os.environ.get("BENCH_RUNS", "3")), int(os.environ.get("BENCH_SECONDS", "5"))
-    subprocess.run([str(TESTS / "packages.sh")], check=True)
+    subprocess.run([str(ROOT / "tests/tools/packages.sh"), "The benchmark of the gateway", "haproxy=haproxy", "wrk=wrk"], check=True)
     sys.path[:0] = [str(TESTS), str(ROOT / ".build" / "collections")]
     from site_gateway import Site
 

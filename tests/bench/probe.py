@@ -112,7 +112,7 @@ def nmap(retries, folder):
 def main() -> int:
     """Take turns, so that a change of load meets all alike."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    run(str(Path(__file__).with_name("packages.sh")))
+    run(str(Path(__file__).parents[1] / "tools" / "packages.sh"), "The benchmark of the probes", "nmap=nmap")
     times: dict[str, list[float]] = {}
     wrong = []
     with network(), tempfile.TemporaryDirectory() as folder:

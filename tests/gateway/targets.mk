@@ -3,7 +3,7 @@ TEST_STEPS += gateway
 
 .PHONY: gateway bench-gateway
 gateway: setup ## The gateway: malformed requests, keys, streams through reloads, TLS
-	tests/gateway/packages.sh
+	tests/tools/packages.sh "The test of the gateway" haproxy=haproxy wrk=wrk
 	PYTHONPATH=$(COLLECTIONS):tests/gateway python -m pytest -q -p no:cacheprovider tests/gateway
 
 bench-gateway: setup ## What the gateway costs, as ratios to an engine without it

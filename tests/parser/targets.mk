@@ -1,5 +1,5 @@
 # The plan against the real parsers of the engines.
-TEST_STEPS += parsers
+TEST_BESIDE += parsers
 
 .PHONY: parsers
 parsers: setup ## Every command line of the plan before the parser of every paired version of vLLM
