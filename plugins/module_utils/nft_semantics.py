@@ -17,18 +17,11 @@ from __future__ import annotations
 
 import sys
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads, nft_ruleset, nft_xtables
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads, nft_ruleset, nft_translation, nft_xtables
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import BREAKS, OPEN, RETURNS
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
-    DADDR,
-    DPORT,
-    IIF,
     INVALID,
-    NATTED,
     PROTOCOL,
-    REROUTED,
-    SADDR,
-    SPORT,
     STATE,
     UNTRACKED,
     EQ,
@@ -46,7 +39,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machi
     FORWARD,
     GOTO,
     JUMP,
-    OUTPUT,
     POSTROUTING,
     QUEUE,
     RETURN,
@@ -579,24 +571,6 @@ class Rules:
         """The outcome of something that this model has no words for."""
         return self._anything(reason, {"expr": "target of iptables"}, state, rest)
 
-    def translated(self, source, address, port):
-        """Accepted, with a new source or destination: a number, "some" for one that nobody knows, None for the old one."""
-        ranks = (SADDR, SPORT) if source else (DADDR, DPORT)
-        environment = {}
-        for rank, value in zip(ranks, (address, port)):
-            if value == "some" or source:
-                value = self.space.unknown_value(rank, f"translated ({self.place()})")
-            if value is not None:
-                environment[rank] = value
-        return self._translated(environment)
-
-    def redirected(self, port):
-        """Accepted, redirected to this host itself."""
-        environment = {}
-        if port is not None:
-            environment[DPORT] = self.space.unknown_value(DPORT, f"translated ({self.place()})") if port == "some" else port
-        return self._to_this_host(environment)
-
     # -- verdict statements --------------------------------------------------------------------------------------------
 
     def _reject(self, expression, _state, _rest):
@@ -611,64 +585,6 @@ class Rules:
             STATE, [(INVALID, INVALID)], self.diagrams.terminal(("pick", 0)), self.diagrams.terminal(("pick", 1))
         )
         return self.diagrams.apply(selector, (self.after({STATE: UNTRACKED}, state, rest), self._run(rest, state.branch())))
-
-    def _translated(self, environment):
-        environment[NATTED] = 1
-        if DADDR in environment or DPORT in environment:
-            environment[REROUTED] = 1
-        return self.diagrams.terminal(("accept", tuple(sorted(environment.items()))))
-
-    def _new_value(self, state, expression, low, high, rank, size):
-        """The value that a field is translated to: one, or one of several."""
-        first = state.read(expression[low], size)
-        last = state.read(expression.get(high, expression[low]), size)
-        if first == last and all(isinstance(cell, int) for cell in first):
-            return int.from_bytes(bytes(first), "big")
-        return self.space.unknown_value(rank, f"translated ({self.place()})")
-
-    def _nat(self, expression, state, _rest):
-        """Source or destination translation of a connection's first packet."""
-        address, port = (SADDR, SPORT) if expression["type"] == 0 else (DADDR, DPORT)
-        if expression.get("family", 1) not in (1, 2 if self.space.family == "ip" else 10):
-            return None
-        environment = {}
-        if "addr_min" in expression:
-            size = self.space.bits // 8
-            environment[address] = self._new_value(state, expression, "addr_min", "addr_max", address, size)
-        if "port_min" in expression:
-            environment[port] = self._new_value(state, expression, "port_min", "port_max", port, 2)
-        elif port == SPORT:
-            environment[port] = self.space.unknown_value(port, f"translated ({self.place()})")
-        return self._translated(environment)
-
-    def _masq(self, _expression, _state, _rest):
-        place = f"masqueraded ({self.place()})"
-        return self._translated(
-            {SADDR: self.space.unknown_value(SADDR, place), SPORT: self.space.unknown_value(SPORT, place)}
-        )
-
-    def _redir(self, expression, state, _rest):
-        environment = {}
-        if "port_min" in expression:
-            environment[DPORT] = self._new_value(state, expression, "port_min", "port_max", DPORT, 2)
-        return self._to_this_host(environment)
-
-    def _to_this_host(self, environment):
-        """To an address of this host: in prerouting the input interface's first one, in output loopback's."""
-        if self._where[3] == OUTPUT:
-            environment[DADDR] = 0x7F000001 if self.space.family == "ip" else 1
-            return self._translated(environment)
-        unknown, parts = None, []
-        for interface in self.space.interfaces:
-            address = self.host.first_address(self.space.family, interface) if self.host else None
-            if self.host and address is None:
-                parts.append(self._drop)  # an interface without an address: the kernel drops
-                continue
-            if address is None:
-                unknown = unknown or self.space.unknown_value(DADDR, f"redirected ({self.place()})")
-                address = unknown
-            parts.append(self._translated({**environment, DADDR: address}))
-        return self.diagrams.node(IIF, list(range(len(parts))), parts)
 
     def _tproxy(self, _expression, state, _rest):
         state.diagrams.append(self.atom("tproxy: a listening socket"))
@@ -685,8 +601,8 @@ _HANDLERS = {
     "xfrm": nft_loads.free_load, "tunnel": nft_loads.free_load, "numgen": nft_loads.free_load, "hash": nft_loads.free_load,
     "lookup": Rules._lookup, "dynset": Rules._dynset, "limit": Rules._stateful, "quota": Rules._stateful,
     "connlimit": Rules._stateful, "objref": Rules._objref, "match": Rules._match, "target": Rules._target,
-    "reject": Rules._reject, "queue": Rules._queue, "notrack": Rules._notrack, "nat": Rules._nat, "masq": Rules._masq,
-    "redir": Rules._redir, "tproxy": Rules._tproxy, "synproxy": Rules._steals, "fwd": Rules._steals,
+    "reject": Rules._reject, "queue": Rules._queue, "notrack": Rules._notrack, "nat": nft_translation.nat,
+    "masq": nft_translation.masquerade, "redir": nft_translation.redirect, "tproxy": Rules._tproxy, "synproxy": Rules._steals, "fwd": Rules._steals,
 }
 _KNOWN = frozenset(_HANDLERS) | _HARMLESS
 _STATEFUL = frozenset(("limit", "quota", "connlimit", "numgen", "dynset", "objref", "match", "target", "queue"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_loads, nft_translation
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     EQ,
     EXTENSIONS,
@@ -239,7 +239,7 @@ def target(rules, expression, state, rest):
     if name == "CONNMARK":
         return rules.after_mark("meta mark", None, state, rest)
     if name in ("MASQUERADE", "SNAT", "NETMAP"):
-        return rules.translated(True, None, None)
+        return nft_translation.translated(rules, True, None, None)
     if name in ("DNAT", "REDIRECT"):
         return _destination(rules, name, revision, info)
     return rules.anything(f"iptables target {name}", state, rest)
@@ -255,10 +255,10 @@ def _destination(rules, name, revision, info):
         low, high = low[:size], high[:size]
     port = None
     if flags & 2:
-        port = int.from_bytes(first, "big") if first == last else "some"
+        port = int.from_bytes(first, "big") if first == last else nft_translation.SOME
     if name == "REDIRECT":
-        return rules.redirected(port)
+        return nft_translation.redirected(rules, port)
     address = None
     if flags & 1:
-        address = int.from_bytes(low, "big") if low == high else "some"
-    return rules.translated(False, address, port)
+        address = int.from_bytes(low, "big") if low == high else nft_translation.SOME
+    return nft_translation.translated(rules, False, address, port)
