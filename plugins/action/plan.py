@@ -23,8 +23,8 @@ except ImportError:
 
 PREFIX = "vllm_cluster_"
 # Variables of other roles that the plan takes into account.
-EXTRA_FLOWS = "vllm_firewall_extra_flows"
-SOFTWARE = ("vllm_runtime_requirements", "vllm_runtime_software")
+OTHERS = ("vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state")
+SOFTWARE = ("vllm_runtime_requirements", "vllm_runtime_software", "vllm_serve_executable_directory")
 
 
 class ActionModule(ActionBase):
@@ -56,10 +56,10 @@ class ActionModule(ActionBase):
 
 
 def _variables(task_vars, group):
-    """Each node's own ``vllm_cluster_*`` variables, extra flows and lock, templated, as plain data.
+    """Each node's own ``vllm_cluster_*`` variables, those of OTHERS, and its software, templated, as plain data.
 
     What a group says is one object for all its hosts; it is converted once, so that the time grows with what is written and not
-    with hosts times instances. Only a value with a template is rendered for every host, except the lock, which is a file as a rule.
+    with hosts times instances. Only a value with a template is rendered for every host, except SOFTWARE: the lock is a file as a rule.
     """
     hostvars = task_vars["hostvars"]
     hosts, shared = {}, {}
@@ -68,7 +68,7 @@ def _variables(task_vars, group):
         variables = hosts[str(host)] = {}
         rendered = None
         for name in raw:
-            if not (name.startswith(PREFIX) or name == EXTRA_FLOWS or name in SOFTWARE) or name == "vllm_cluster_plan":
+            if not (name.startswith(PREFIX) or name in OTHERS or name in SOFTWARE) or name == "vllm_cluster_plan":
                 continue
             known = shared.get(name)
             if known is None or known[0] is not raw[name]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os.path
 import secrets
 import time
 
@@ -15,7 +16,6 @@ FIREWALL_FILES = (
     "/etc/vllm-hardening", "/etc/vllm-hardening/firewall.nft", f"/etc/systemd/system/{FIREWALL_UNIT}",
     f"/etc/systemd/system/sysinit.target.wants/{FIREWALL_UNIT}")
 SYSCTL_FILE = "/etc/sysctl.d/90-vllm-hardening.conf"
-SOFTWARE = "/opt/vllm"
 IMAGES = "/run/vllm-hardening/images/*"
 CREDENTIALS = ("/etc/vllm-hardening/credentials", "/etc/vllm-hardening/credentials/*")
 GATEWAY_FILES = ("/etc/vllm-hardening/gateway", "/etc/vllm-hardening/gateway/*", "/etc/vllm-hardening/gateway/*/*")
@@ -58,6 +58,16 @@ def without_own(listed, own):
     return [part for item in listed for part in ([item] if item.startswith("@") else without([item], own))]
 
 
+def software_paths(node):
+    """The directory of the engine's programs and those around it: whoever may write in one of them replaces the rest."""
+    found = []
+    path = node.get("software") or "/"
+    while path.startswith("/") and path.strip("/"):
+        found.append(path)
+        path = os.path.dirname(path)
+    return found[::-1]
+
+
 def filter_policy(plan, host):
     """What the node's packet filter has to let through, and nothing else (firewall_policy.read_policy).
 
@@ -96,7 +106,7 @@ def responder(node, seconds):
 def audit_request(plan, host, udp_seconds=0):
     """The arguments of the module ``audit`` for one node of the plan. udp_seconds: for how long UDP is answered, 0 for not at all."""
     node = plan["nodes"][host]
-    files = [*FIREWALL_FILES, SYSCTL_FILE, SOFTWARE, f"{SOFTWARE}/current", IMAGES, *CREDENTIALS]
+    files = [*FIREWALL_FILES, SYSCTL_FILE, *software_paths(node), IMAGES, *CREDENTIALS]
     files += [SSH_DROPIN, SUDO_LIMITS, *(GATEWAY_FILES if node.get("gateway") else ())]
     users = {entry["user"] for entry in node["instances"]} | ({node["gateway"]["user"]} if node.get("gateway") else set())
     for instance in node["instances"]:

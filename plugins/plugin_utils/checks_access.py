@@ -7,7 +7,7 @@ control does not concern the node.
 
 from __future__ import annotations
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SOFTWARE, SSH_DROPIN, SUDO_LIMITS, model_path
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS, model_path, software_paths
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots
 
 PRIVILEGED_GROUPS = ("root", "sudo", "wheel", "adm", "docker", "podman", "lxd", "libvirt", "disk", "shadow", "kmem", "admin")
@@ -34,11 +34,14 @@ def model_is_roots(node):
 def software_is_roots(node):
     if not node.instances:
         raise NotApplicable("no instance on this node")
-    problems, images = [], {properties.get("RootDirectory") for _unit, _instance, properties, _processes in node.units()} - {"", None}
-    for path in sorted(images) or (SOFTWARE, f"{SOFTWARE}/current"):
+    images = {properties.get("RootDirectory") for _unit, _instance, properties, _processes in node.units()} - {"", None}
+    paths, problems = sorted(images) or software_paths(node.planned), []
+    if not paths:
+        problems.append("the units have no image, where the software is planned to be")
+    for path in paths:
         facts = node.file(path)
         problems += [f"{path} does not exist"] if facts is None else not_roots(path, facts)
-    return f"{SOFTWARE}, or the image in its place, owned by root, writable by nobody else", problems
+    return f"{', '.join(paths) or 'an image'}, owned by root, writable by nobody else", problems
 
 
 def credentials_are_roots(node):
@@ -81,12 +84,13 @@ def no_login_without_secret(node):
 
 
 def ssh_is_restricted(node):
-    if node.file(SSH_DROPIN) is None:
+    planned, missing = node.planned.get("access"), node.file(SSH_DROPIN) is None
+    if missing and not planned:
         raise NotApplicable("SSH is not restricted by this collection on this node")
     settings = node.observed("sshd")["settings"]
     if settings is None:
         raise Unknown("no SSH daemon answered")
-    management, problems = node.planned["addresses"].get("management", []), []
+    management, problems = node.planned["addresses"].get("management", []), [f"{SSH_DROPIN} does not exist"] if missing else []
     for listed in settings.get("listenaddress", []):
         address = listed.rpartition(":")[0].strip("[]")
         if address not in management and address not in ("127.0.0.1", "::1"):
@@ -96,14 +100,18 @@ def ssh_is_restricted(node):
             problems.append(f"{clip(entry.get('command') or entry['unit'])} listens on {clip(entry['address'])}:{clip(entry['port'])}")
     if not settings.get("allowgroups"):
         problems.append("AllowGroups is not set: every account may log in")
-    return f"listening on {', '.join(management)} alone, for named groups", problems
+    elif planned and set(settings["allowgroups"]) - set(planned["groups"]):
+        problems.append(f"AllowGroups also lets in {clip(', '.join(sorted(set(settings['allowgroups']) - set(planned['groups']))))}")
+    return f"listening on {', '.join(management)} alone, for {', '.join(planned['groups']) if planned else 'named groups'}", problems
 
 
 def access_files_are_roots(node):
     found = {path: facts for path, facts in ((path, node.file(path)) for path in (SSH_DROPIN, SUDO_LIMITS)) if facts}
-    if not found:
+    missing = [SUDO_LIMITS] if (node.planned.get("access") or {}).get("sudo") and SUDO_LIMITS not in found else []
+    if not found and not missing:
         raise NotApplicable("neither SSH nor sudo is restricted by this collection on this node")
-    return "owned by root, writable by nobody else", [problem for path, facts in found.items() for problem in not_roots(path, facts)]
+    problems = [f"{path} does not exist" for path in missing]
+    return "owned by root, writable by nobody else", problems + [problem for path, facts in found.items() for problem in not_roots(path, facts)]
 
 
 def _accounts(node):

@@ -76,7 +76,8 @@ def filter_is_the_plan(node):
         reasons += [f"flow {entry.get('name')} depends on {entry.get('depends_on')}" for entry in flows if entry.get("status") == "unknown"]
         reasons += [f"depends on {entry.get('depends_on')}: {_packet(entry)}" for entry in leaks if entry.get("status") == "unknown"]
         raise Unknown(clip("; ".join(reasons[:3]) or "the packet filter could not be evaluated"))
-    return "no packet passes that the plan does not name, in, or out from service users or to their ports on loopback, and every planned one does", [clip(problem) for problem in problems]
+    expected = "no packet passes that the plan does not name, neither in, nor out from service users or to their ports on loopback; every planned one does"
+    return expected, [clip(problem) for problem in problems]
 
 
 def listing_is_honest(node):

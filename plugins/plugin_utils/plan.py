@@ -86,6 +86,8 @@ def _plan_node(cluster, node, members):
         "instances": [_instance(cluster, node, instance, rank) for instance, rank in members],
         "gateway": plan_gateway.gateway(cluster, node, members),
         "npus": _npus(cluster, members),
+        "software": node.software if members else None,
+        "access": node.access,
     }
 
 

@@ -226,7 +226,24 @@ def _read_node(reader, host, variables, networks):
             )
     npus = reader.integer(f"{host}: vllm_cluster_npus", variables.get("vllm_cluster_npus", 8), 0, "number of NPUs")
     extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
-    return Node(host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra)
+    return Node(
+        host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra, access=_read_access(variables),
+        software=_read_software(variables))
+
+
+def _read_access(variables):
+    """What the role vllm_access is going to restrict logins to, None where it is not going to. The role itself refuses what is wrong."""
+    groups = variables.get("vllm_access_groups")
+    if not isinstance(groups, list) or not groups or variables.get("vllm_access_state", "present") != "present":
+        return None
+    return {"groups": [str(group) for group in groups], "sudo": variables.get("vllm_access_limit_sudo", False) in (True, "true", "True", "yes")}
+
+
+def _read_software(variables):
+    """The directory of the engine's programs, None for those of a container image."""
+    if variables.get("vllm_runtime_software") == "container":
+        return None
+    return str(variables.get("vllm_serve_executable_directory") or Node.software)
 
 
 def _read_locks(nodes, hosts):

@@ -30,7 +30,8 @@ MASTER_PORTS = 11
 @dataclass
 class Node:
     """One managed host; ``addresses`` maps a segment to its addresses, the first is the one services bind; ``packages`` are those of its
-    lock with their versions, None where the inventory has none."""
+    lock with their versions, None where the inventory has none; ``software`` is the directory of the engine's programs on the node, None where
+    they are in an image; ``access`` says which logins are restricted to, None where they are not."""
 
     name: str
     addresses: dict
@@ -38,6 +39,8 @@ class Node:
     npus: int
     extra_flows: list = field(default_factory=list)
     packages: dict | None = None
+    software: str | None = "/opt/vllm/current/bin"
+    access: dict | None = None
 
 
 @dataclass

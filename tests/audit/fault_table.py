@@ -94,6 +94,10 @@ FAULTS = [
     # The chain's own last rule still drops, and a node that forwards nothing leaks nothing: the first line of defence is gone all the same.
     fault("input accepts by default", f"nft 'add chain {TABLE} input {{ policy accept; }}'", RELOAD_FILTER, "FW-01"),
     fault("forward accepts by default", f"nft 'flush chain {TABLE} forward; add chain {TABLE} forward {{ policy accept; }}'", RELOAD_FILTER, "FW-01"),
+    fault("service may open a connection to a stranger", f"nft insert rule {TABLE} output meta skuid vllm-chat ip daddr 192.0.2.1 accept", RELOAD_FILTER,
+          "NET-03"),
+    fault("service may open what it likes", f"nft flush chain {TABLE} output", RELOAD_FILTER, "NET-03"),
+    fault("service may not open what it needs", f"nft insert rule {TABLE} output meta skuid vllm-chat tcp dport 20550 drop", RELOAD_FILTER, "NET-03"),
     fault("rules not kept", "mv /etc/vllm-hardening/firewall.nft /root/", "mv /root/firewall.nft /etc/vllm-hardening/", "FW-02"),
     fault("filter not started at boot", "systemctl -q disable vllm-hardening-firewall.service", "systemctl -q enable vllm-hardening-firewall.service", "FW-02"),
     fault("filter's unit overridden", "mkdir -p /etc/systemd/system/vllm-hardening-firewall.service.d; "
@@ -185,6 +189,7 @@ FAULTS = [
     mode("/srv/models/tiny", "0777", "0755", "FIL-01"),
     owner("/srv/models/tiny/config.json", "FIL-01"),
     mode("/opt/vllm", "0775", "0755", "FIL-02"),
+    mode("/opt", "0777", "0755", "FIL-02"),
     owner("/opt/vllm", "FIL-02"),
     mode("/etc/vllm-hardening/credentials/example", "0644", "0600", "FIL-03"),
     mode("/etc/vllm-hardening/credentials", "0755", "0700", "FIL-03"),
@@ -248,6 +253,14 @@ GATEWAY_FAULTS = [
           "sed -i 's/ --host [^ ]*/ --host @B@.1.@N@/' $unit; systemctl daemon-reload; systemctl restart $(basename $unit); done",
           "for unit in /etc/systemd/system/vllm-c???.service; do cp -p /root/engine $unit; systemctl daemon-reload; systemctl restart $(basename $unit); done",
           "PAR-01", "SOC-01", "SOC-03"),
+    fault("every user reaches the engine on loopback", f"nft delete rule {TABLE} output handle $(nft -a list chain {TABLE} output | "
+          "sed -n 's/.*\"[a-z]*-backend\".* handle //p')", RELOAD_FILTER, "NET-03"),
+    fault("one more user reaches the engine on loopback", f"nft insert rule {TABLE} output oif lo tcp dport 17443 meta skuid nobody accept", RELOAD_FILTER,
+          "NET-03"),
+    fault("the gateway does not reach the engine on loopback",
+          f"nft insert rule {TABLE} output oif lo tcp dport 17443 meta skuid vllm-gateway reject with tcp reset", RELOAD_FILTER, "NET-03"),
+    fault("SSH is not restricted any more", f"mv {DROPIN} /root/dropin", f"mv /root/dropin {DROPIN}", "ACC-06"),
+    fault("another group may log in", f"echo 'AllowGroups users' > {SSHD}", f"rm {SSHD}", "ACC-06"),
     fault("SSH is set to listen everywhere", f"echo 'ListenAddress 0.0.0.0' > {SSHD}", f"rm {SSHD}", "ACC-06"),
     fault("every group may log in", f"cp -p {DROPIN} /root/dropin; sed -i /^AllowGroups/d {DROPIN}", f"cp -p /root/dropin {DROPIN}", "ACC-06"),
     mode(DROPIN, "0666", "0644", "ACC-07"),

@@ -20,6 +20,8 @@ with open(os.path.join(os.path.dirname(__file__), "audit_cluster.json"), encodin
     _CLUSTER = json.load(_stream)
 
 PLAN = _CLUSTER["plan"]
+for _node in PLAN["nodes"].values():
+    _node.update(software="/opt/vllm/current/bin", access={"groups": ["operators"], "sudo": True})
 VANTAGE_POINTS = {"client": {"api": ["10.77.1.130"]}, "outsider": {"api": ["10.77.1.66"]}, "rogue": {"internal": ["10.77.2.67"]}}
 UNIT = "vllm-chat.service"
 ROOTS = {"type": "file", "owner": "root", "group": "root"}
@@ -35,6 +37,7 @@ def observation(host):
     told = copy.deepcopy(_CLUSTER["observations"][host])
     management = PLAN["nodes"][host]["addresses"]["management"]
     told["files"].update({SSH_DROPIN: {**ROOTS, "mode": "0644"}, SUDO_LIMITS: {**ROOTS, "mode": "0440"}})
+    told["files"].update(dict.fromkeys(("/opt", "/opt/vllm/current/bin"), {**ROOTS, "type": "directory", "mode": "0755"}))
     told["sshd"]["settings"].update(listenaddress=[f"{address}:22" for address in management], allowgroups=["operators"])
     for entry in told["listeners"]:
         if entry["unit"] == "ssh.service":

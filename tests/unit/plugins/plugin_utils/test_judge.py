@@ -9,7 +9,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_req
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import ADDITIONS, BY_ID, CONTROLS, RECOMMENDATIONS, SEVERITIES, WITNESSES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import CHECKS, clip, judge, worst
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
-    PLAN, composed, listener, observations, path_of, probes)
+    PLAN, ROOTS, composed, listener, observations, path_of, probes)
 
 CHAT = "vllm-chat.service"
 
@@ -114,6 +114,9 @@ REDIRECTS = "net.ipv4.conf.*.accept_redirects"
 DEVIATIONS = {
     "SSH is set to listen on the API segment": ("ACC-06", lambda seen: seen["npu02"]["sshd"]["settings"]["listenaddress"].append("10.77.1.12:22")),
     "SSH listens on every interface": ("ACC-06", heard("0.0.0.0", 22, "ssh.service")),
+    "SSH is not restricted any more": ("ACC-06", gone(SSH_DROPIN)),
+    "a group that is not planned may log in": ("ACC-06", lambda seen: seen["npu02"]["sshd"]["settings"]["allowgroups"].append("users")),
+    "sudo is not limited any more": ("ACC-07", gone(SUDO_LIMITS)),
     "every group may log in": ("ACC-06", lambda seen: seen["npu02"]["sshd"]["settings"].pop("allowgroups")),
     "others may change what restricts SSH": ("ACC-07", file(SSH_DROPIN, mode="0666")),
     "what restricts sudo is somebody's": ("ACC-07", file(SUDO_LIMITS, owner="deploy")),
@@ -203,6 +206,8 @@ DEVIATIONS = {
     "the model is writable": ("FIL-01", file("/srv/models/tiny", mode="0777")),
     "a file of the model is somebody's": ("FIL-01", file("/srv/models/tiny/config.json", owner="vllm-chat")),
     "the software is writable": ("FIL-02", file("/opt/vllm", mode="0775")),
+    "the directory around the software is writable": ("FIL-02", lambda seen: seen["npu02"]["files"].update({"/opt": {**ROOTS, "mode": "0777"}})),
+    "the software is gone": ("FIL-02", gone("/opt/vllm/current/bin")),
     "a credential is readable": ("FIL-03", file("/etc/vllm-hardening/credentials/example", mode="0640")),
     "root logs in with a password": ("ACC-01", sshd("permitrootlogin", "yes")),
     "passwords log in": ("ACC-02", sshd("passwordauthentication", "yes")),

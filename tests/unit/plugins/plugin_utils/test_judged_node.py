@@ -40,3 +40,12 @@ def test_software_out_of_an_image_is_looked_for_there(owner, problems):
     facts = {"type": "directory", "mode": "0755", "owner": owner}
     found = node(["serve"], None, {"vllm-wide.service": {"RootDirectory": "/run/vllm-hardening/images/a"}}, files={"/run/vllm-hardening/images/a": facts})
     assert software_is_roots(found)[1] == problems
+
+
+def test_software_of_the_site_is_looked_for_where_it_is():
+    files = {path: {"type": "directory", "mode": "0755", "owner": "root"} for path in ("/srv", "/srv/engine", "/srv/engine/bin")}
+    found = node(["serve"], None, {"vllm-wide.service": {}}, files=files)
+    found.planned["software"] = "/srv/engine/bin"
+    assert software_is_roots(found) == ("/srv, /srv/engine, /srv/engine/bin, owned by root, writable by nobody else", [])
+    found.planned["software"] = None
+    assert software_is_roots(found)[1] == ["the units have no image, where the software is planned to be"]

@@ -414,3 +414,25 @@ def test_nonsense_in_an_instance_never_becomes_a_traceback(key, nonsense):
     else:
         arguments = " ".join(plan["nodes"]["npu01"]["instances"][0]["arguments"])
         assert "None" not in arguments and "{" not in arguments
+
+
+@pytest.mark.parametrize("variables, planned", [
+    ({}, None),
+    ({"vllm_access_groups": []}, None),
+    ({"vllm_access_groups": ["operators"]}, {"groups": ["operators"], "sudo": False}),
+    ({"vllm_access_groups": ["operators"], "vllm_access_limit_sudo": True}, {"groups": ["operators"], "sudo": True}),
+    ({"vllm_access_groups": ["operators"], "vllm_access_state": "absent"}, None),
+    ({"vllm_access_groups": "operators"}, None),
+])
+def test_restricted_logins_are_planned(variables, planned):
+    assert build_plan(inventory(**variables))["nodes"]["npu01"]["access"] == planned
+
+
+@pytest.mark.parametrize("variables, planned", [
+    ({}, "/opt/vllm/current/bin"),
+    ({"vllm_runtime_software": "existing", "vllm_serve_executable_directory": "/srv/engine/bin"}, "/srv/engine/bin"),
+    ({"vllm_runtime_software": "existing"}, "/opt/vllm/current/bin"),
+    ({"vllm_runtime_software": "container"}, None),
+])
+def test_the_directory_of_the_software_is_planned(variables, planned):
+    assert build_plan(inventory(**variables))["nodes"]["npu01"]["software"] == planned
