@@ -7,16 +7,14 @@ Only SHA-256 sums of secrets leave the controller.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import tempfile
-from contextlib import contextmanager
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.gateway_tls import Unusable, private_mode, read_secret
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.gateway_tls import Unusable, exclusive, read_secret
 
 KEY_DAYS = 90
 _SECRET = re.compile(r"[A-Za-z0-9._~+/=-]{32,256}")
@@ -61,7 +59,7 @@ class KeyStore:
 
     def keys(self, client, now):
         """``[{id, sha256, expires}]`` of a client that have not expired, and whether the first one was made just now."""
-        with self._lock():
+        with exclusive(self.directory, self.write):
             held = self._read(client)
             if held is None:
                 held = [self._new(client, now, now.strftime("%Y%m%d"))]
@@ -71,7 +69,7 @@ class KeyStore:
 
     def add(self, client, now):
         """Make a further key; keys of before live on. Returns its id. Raises Unusable where two are valid already."""
-        with self._lock():
+        with exclusive(self.directory, self.write):
             held = self._read(client) or []
             valid = [key for key in held if expiry(key["expires"]) > now.timestamp()]
             if len(valid) > 1:
@@ -83,7 +81,7 @@ class KeyStore:
 
     def retire(self, client, identifier):
         """Take a key away. Raises Unusable where it is the only one or not there."""
-        with self._lock():
+        with exclusive(self.directory, self.write):
             held = self._read(client) or []
             left = [key for key in held if key["id"] != identifier]
             if len(left) == len(held):
@@ -97,7 +95,7 @@ class KeyStore:
 
         Raises Unusable where it is not there.
         """
-        with self._lock():
+        with exclusive(self.directory, self.write):
             held = self._read(client) or []
             left = [key for key in held if key["id"] != identifier]
             if len(left) == len(held):
@@ -108,22 +106,6 @@ class KeyStore:
                 made = left[-1]["id"]
             self._write(client, left)
             return made
-
-    @contextmanager
-    def _lock(self):
-        if not self.write and not os.path.isdir(self.directory):
-            yield
-            return
-        if self.write:
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        private_mode(self.directory)
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # Several hosts of a play ask at the same time.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _path(self, client):
         return os.path.join(self.directory, f"{client}.json")

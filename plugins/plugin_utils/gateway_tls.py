@@ -44,6 +44,23 @@ def private_mode(path):
         raise Unusable("belongs to another user")
 
 
+@contextmanager
+def exclusive(directory, write):
+    """Alone in a directory of secrets, which ``write`` makes where it is missing: several hosts of a play ask at the same time."""
+    if not write and not os.path.isdir(directory):
+        yield
+        return
+    if write:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    private_mode(directory)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def read_secret(path):
     """The bytes of a file that nobody but its owner can read; raises Unusable or OSError."""
     private_mode(path)
@@ -145,7 +162,7 @@ class Authority:
         ``name`` names the file; ``usage`` is server, or client for the certificate of an administrator with that ``common_name``;
         ``renew`` issues a new one in any case.
         """
-        with self._lock():
+        with exclusive(self.directory, self.write):
             certificate, key = self._authority(now)
             path = os.path.join(self.directory, f"{name}.pem")
             held = None if renew else self._held(path, names, now, certificate)
@@ -161,24 +178,8 @@ class Authority:
 
     def certificate(self, now):
         """The authority's own certificate, PEM."""
-        with self._lock():
+        with exclusive(self.directory, self.write):
             return _pem(self._authority(now)[0])
-
-    @contextmanager
-    def _lock(self):
-        if not self.write and not os.path.isdir(self.directory):
-            yield
-            return
-        if self.write:
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        private_mode(self.directory)
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            # Several hosts of a play ask at the same time.
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     def _authority(self, now):
         certificate_path, key_path = (os.path.join(self.directory, name) for name in ("ca.pem", "ca.key"))
