@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-TEST_STEPS += fuzz-short
+TEST_BESIDE += fuzz-short
 FUZZ_PACKAGES := tests/tools/packages.sh "The campaign of random rulesets" nft=nftables ip=iproute2
 
 .PHONY: fuzz fuzz-short
