@@ -7,9 +7,8 @@ verify() is pure: a snapshot (nft_ruleset), a picture of the host (host_network,
 
 from __future__ import annotations
 
-import ipaddress
-
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import PROTOCOLS, read_policy
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_examples import Examples, deciding
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import read_policy
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import Host
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
@@ -18,8 +17,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     DPORT,
     ESTABLISHED,
     EXTENSIONS,
-    ICMP_CODE,
-    ICMP_TYPE,
     IIF,
     NEW,
     NO_UID,
@@ -170,6 +167,7 @@ class _Judge:
         names = [one["name"].rstrip(b"\0").decode("utf-8", "backslashreplace") for one in self.space.interfaces]
         self.interface_at = {name: at for at, name in enumerate(names) if at}
         self.interface_names = names
+        self.examples = Examples(packet_filter, names)
         self.outside = self.diagrams.terminal(("outside",))
         self.inside = self.diagrams.terminal(("inside",))
 
@@ -365,7 +363,7 @@ class _Judge:
                 continue
             status, values, ranges, names = found
             entry.update(status=status, phase=phase, depends_on=sorted(names))
-            self.illustrate(entry, values, ranges, whole, way, where, want_pass=False)
+            self.examples.illustrate(entry, values, ranges, whole, way, where, want_pass=False)
             if status == "broken":
                 entry["reason"] = f"the {phase} packet is refused"
                 return entry
@@ -466,7 +464,7 @@ class _Judge:
         for status, wanted in (("broken", "refuse"), ("unknown", "mixed")):
             for box, value in diagrams.boxes(inside, lambda value, wanted=wanted: value[0] == wanted):
                 names = value[1] if value[0] == "mixed" else ()
-                values = self.example(box)
+                values = self.examples.example(box)
                 return status, values, box, names
         return None
 
@@ -500,8 +498,8 @@ class _Judge:
                     break
                 names = value[1] if value[0] == "mixed" else ()
                 entry = {"part": where, "status": status, "family": self.family, "depends_on": sorted(names), "boxes": 1, "refused": refused}
-                self.illustrate(entry, self.example(box), box, raw, path, where, want_pass=True)
-                entry["rule"] = _deciding(entry["trace"], where)
+                self.examples.illustrate(entry, self.examples.example(box), box, raw, path, where, want_pass=True)
+                entry["rule"] = deciding(entry["trace"], where)
                 key = repr(entry["rule"])
                 known = found.get(key)
                 if known is not None:
@@ -511,115 +509,3 @@ class _Judge:
                         continue
                 found[key] = entry
             result["leaks"] += found.values()
-
-    # -- examples ------------------------------------------------------------------------------------------------------
-
-    def example(self, box):
-        """A packet in a box, one that a person would take for typical where there is a choice."""
-        if self.family == "ip":
-            likes = {SADDR: (0xCB007107, 0xC6336407, 0x0A000007), DADDR: (0xC000020A, 0x0A00000A)}
-        else:
-            likes = {SADDR: ((0x20010DB8 << 96) + 7,), DADDR: ((0x20010DB8 << 96) + (1 << 64) + 10,)}
-        likes.update({PROTOCOL: (6, 17), STATE: (NEW,), SPORT: (40000,), DPORT: (22, 80, 8000), TCP_FLAGS: (2,), UID: (NO_UID,)})
-        own = self.host.addresses(self.family) if self.host else ()
-        likes[DADDR] = tuple(own) + likes[DADDR]
-        present = tuple(at for at, one in enumerate(self.space.interfaces) if one["present"] and self.interface_names[at] != "lo")
-        likes[IIF] = likes[OIF] = present + tuple(range(1, len(self.space.interfaces)))
-        values = {}
-        for rank in set(likes) | set(box):
-            low, high = box.get(rank, (0, self.diagrams.fields[rank].maximum))
-            values[rank] = next((value for value in likes.get(rank, ()) if low <= value <= high), low)
-        return values
-
-    def illustrate(self, entry, values, box, raw, path, where, want_pass):
-        """Packet, box, trace and outcome of an example."""
-        free = self.free_values(raw, values, where, want_pass)
-        steps, outcome = self.filter.trace({**values, **free}, path, assume_local=where != "forward")
-        entry.update(packet=self.packet(values, where), box=self.describe(box), trace=steps, outcome=_words(outcome))
-
-    def free_values(self, raw, values, where, want_pass):
-        """Values of the free fields under which the packet passes, or is refused."""
-        free = tuple(sorted(
-            (rank, value) for rank, value in values.items() if rank in self.diagrams.fields and not self.diagrams.fields[rank].free
-        ))
-        known = {rank for rank, _value in free}
-        missing = tuple((rank, 0) for rank, field in self.diagrams.fields.items() if not field.free and rank not in known)
-        narrowed = self.diagrams.assign(raw, tuple(sorted(free + missing)), remember=False)
-        for box, _value in self.diagrams.boxes(narrowed, lambda value: (value == ("accept", where)) == want_pass):
-            return {rank: low for rank, (low, _high) in box.items()}
-        return {}
-
-    def packet(self, values, where):
-        """A packet as a person reads it."""
-        packet = {"family": self.family, "protocol": _protocol_name(values[PROTOCOL]), "state": STATES[values[STATE]]}
-        for key, rank in (("source", SADDR), ("destination", DADDR)):
-            packet[key] = _address(values[rank], self.family)
-        if values[PROTOCOL] in (6, 17, 132):
-            packet.update(source_port=values[SPORT], destination_port=values[DPORT])
-        if values[PROTOCOL] == 6:
-            packet["tcp_flags"] = f"0x{values[TCP_FLAGS]:02x}"
-        if values[PROTOCOL] in (1, 58):
-            packet.update(icmp_type=values.get(ICMP_TYPE, 0), icmp_code=values.get(ICMP_CODE, 0))
-        if where != "output":
-            at = values.get(IIF, 0)
-            packet.update(interface=self.interface_names[at], interface_present=self.space.interfaces[at]["present"])
-        if where != "input":
-            at = values.get(OIF, 0)
-            packet["output_interface"] = self.interface_names[at]
-        if where == "output" and values.get(UID, NO_UID) != NO_UID:
-            packet["uid"] = values[UID]
-        return packet
-
-    def describe(self, box):
-        """A box as a person reads it: only the fields that matter."""
-        result = {}
-        for rank, (low, high) in sorted(box.items()):
-            field = self.diagrams.fields[rank]
-            if (low, high) == (0, field.maximum):
-                continue
-            if rank in (SADDR, DADDR):
-                text = _address_range(low, high, self.family)
-            elif rank == STATE:
-                text = ",".join(STATES[low : high + 1])
-            elif rank in (IIF, OIF):
-                text = ",".join(self.interface_names[at] or "none" for at in range(low, high + 1))
-            elif rank == PROTOCOL and low == high:
-                text = _protocol_name(low)
-            else:
-                text = str(low) if low == high else f"{low}-{high}"
-            result[field.name] = text
-        return result
-
-
-def _deciding(trace, where):
-    """The step that let the packet pass, without the details."""
-    for step in reversed(trace or []):
-        if step["hook"] == where and step["outcome"] in ("accept", "policy accept"):
-            return {key: step.get(key) for key in ("hook", "family", "table", "chain", "handle", "comment", "rule", "outcome")}
-    return {"hook": where, "outcome": f"no chain of the hook {where} refuses it"}
-
-
-def _words(outcome):
-    if outcome[0] == "accept":
-        return f"accepted ({outcome[1]})"
-    if outcome[0] == "kernel":
-        return outcome[1]
-    return "rejected" if outcome[0] == "reject" else "dropped"
-
-
-def _protocol_name(number):
-    return next((name for name, one in PROTOCOLS.items() if one == number), str(number))
-
-
-def _address(value, family):
-    return str(ipaddress.IPv4Address(value) if family == "ip" else ipaddress.IPv6Address(value))
-
-
-def _address_range(low, high, family):
-    kind = ipaddress.IPv4Address if family == "ip" else ipaddress.IPv6Address
-    networks = []
-    for network in ipaddress.summarize_address_range(kind(low), kind(high)):
-        networks.append(str(network).replace("/32", "") if family == "ip" else str(network).replace("/128", ""))
-        if len(networks) > 2:
-            return f"{kind(low)}-{kind(high)}"
-    return ",".join(networks)
