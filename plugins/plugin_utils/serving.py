@@ -25,6 +25,7 @@ DEFAULTS = {
     "enabled": True,
     "state": "started",
     "image": "",
+    "image_engine": "podman",
     "image_paths": [],
 }
 
@@ -37,6 +38,11 @@ RAY_RESTARTS = 5
 IMAGE_UNIT = "vllm-image.service"
 IMAGE_PROGRAM = f"{PROGRAMS}/image_root.py"
 IMAGES = "/run/vllm-hardening/images"
+# What each container engine needs for its images to be there. docker tells by its daemon where they are.
+IMAGE_ENGINES = {
+    "docker": ["RequiresMountsFor=/var/lib/docker", "Wants=docker.service", "After=docker.service"],
+    "podman": ["RequiresMountsFor=/var/lib/containers"],
+}
 # What a unit takes from the host into the root file system of an image; with NPUs also the driver, as Ascend's own containers do.
 IMAGE_HOST_PATHS = ("/etc/group", "/etc/hosts", "/etc/passwd", PROGRAMS)
 ASCEND_HOST_PATHS = ("/etc/ascend_install.info", "/usr/local/Ascend/driver", "/usr/local/bin/npu-smi", "/usr/local/dcmi")
@@ -237,9 +243,9 @@ def image_unit(instances, options):
         places |= {f"{base}/{instance['user']}" for base in ("/run", "/var/cache", "/var/lib")} | set(host_paths(instance, options))
     places |= {f"/run/credentials/{instance['unit']}" for instance in instances if instance.get("credentials")}
     words = ["/usr/bin/python3", "-I", IMAGE_PROGRAM]
-    start, stop = ([*words, verb, options["image"], root] for verb in ("mount", "unmount"))
+    start, stop = [*words, "mount", options["image_engine"], options["image"], root], [*words, "unmount", root]
     lines = [
-        "[Unit]", "Description=Root file system of the vLLM instances, out of a container image", "RequiresMountsFor=/var/lib/containers", "",
+        "[Unit]", "Description=Root file system of the vLLM instances, out of a container image", *IMAGE_ENGINES[options["image_engine"]], "",
         "[Service]", "Type=oneshot", "RemainAfterExit=yes", f"ExecStart={' '.join(map(argument, [*start, *sorted(places)]))}",
         f"ExecStop={' '.join(map(argument, stop))}", "",
     ]

@@ -5,4 +5,4 @@ SERVING := $(LAB_CACHE)/serving
 serving: setup ## The wheels of the CPU build of vLLM and a tiny model, for the lab
 	$(VENV)/bin/python tests/lab/serving/prepare.py $(SERVING)
 
-$(filter molecule-container molecule-default molecule-gateway molecule-serve molecule-topologies,$(SCENARIOS:%=molecule-%)): serving
+$(filter molecule-default molecule-gateway molecule-serve molecule-topologies,$(SCENARIOS:%=molecule-%)): serving

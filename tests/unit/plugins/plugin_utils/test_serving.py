@@ -13,10 +13,19 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import serving
 
-TETHER = Path(__file__).resolve().parents[4] / "roles" / "vllm_serve" / "files" / "tether.py"
-_specification = importlib.util.spec_from_file_location("tether", TETHER)
-tether = importlib.util.module_from_spec(_specification)
-_specification.loader.exec_module(tether)
+PROGRAMS = Path(__file__).resolve().parents[4] / "roles" / "vllm_serve" / "files"
+TETHER = PROGRAMS / "tether.py"
+
+
+def program(name):
+    """A program of the node, as a module."""
+    specification = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+tether, image_root = program("tether"), program("image_root")
 
 
 def instance(**values):
@@ -166,9 +175,15 @@ def test_out_of_an_image_only_the_root_of_a_unit_differs():
     assert values(lines, "RootDirectory") == [root]
     binds = values(lines, "BindReadOnlyPaths")
     assert {"/srv/models/tiny", "/etc/passwd", "-/usr/local/Ascend/driver"} <= set(binds)
-    assert maker["name"] == serving.IMAGE_UNIT and f"mount {IMAGE} {root}" in maker["content"] and f"unmount {IMAGE} {root}" in maker["content"]
+    assert maker["name"] == serving.IMAGE_UNIT and f"mount podman {IMAGE} {root}" in maker["content"] and f"unmount {root}\n" in maker["content"]
     start = values(maker["content"].splitlines(), "ExecStart")[0].split()
     assert {bind.lstrip("-") for bind in binds} | {"/var/lib/vllm-chat", "/run/vllm-chat", "/var/cache/vllm-chat"} <= set(start)
+
+
+def test_the_image_of_docker_waits_for_its_daemon():
+    maker = serving.serving_units([instance()], image=IMAGE, image_engine="docker")[0]["content"].splitlines()
+    assert values(maker, "After") == values(maker, "Wants") == ["docker.service"] and values(maker, "RequiresMountsFor") == ["/var/lib/docker"]
+    assert "image_root.py mount docker" in values(maker, "ExecStart")[0]
 
 
 def test_an_image_is_named_by_its_digest_only():
@@ -224,3 +239,18 @@ def test_the_tether_passes_the_status_on():
     for code in (0, 3):
         done = subprocess.run([sys.executable, "-I", str(TETHER), "192.0.2.1", "--", sys.executable, "-c", f"raise SystemExit({code})"], check=False)
         assert done.returncode == code
+
+
+def test_layers_of_docker_are_its_short_links_uppermost_first(tmp_path):
+    for layer in ("top", "base"):
+        (tmp_path / layer).mkdir()
+        (tmp_path / layer / "link").write_text(layer.upper())
+    driver = {"Name": "overlay2", "Data": {"UpperDir": f"{tmp_path}/top/diff", "LowerDir": f"{tmp_path}/base/diff"}}
+    assert image_root.docker_layers({"GraphDriver": driver}) == (str(tmp_path), ["l/TOP", "l/BASE"])
+    assert image_root.docker_layers({"GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": f"{tmp_path}/top/diff"}}})[1] == ["l/TOP"]
+
+
+@pytest.mark.parametrize("found", [{}, {"GraphDriver": {"Name": "btrfs", "Data": None}}])
+def test_images_of_docker_that_nobody_can_mount_are_refused(found):
+    with pytest.raises(SystemExit, match="podman's store"):
+        image_root.docker_layers(found)
