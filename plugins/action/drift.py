@@ -15,8 +15,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import dr
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import read_history
 
-HISTORY = "drift.jsonl"
-
 
 class ActionModule(ActionBase):
     """See the documentation of the module ``drift``."""
@@ -43,7 +41,9 @@ class ActionModule(ActionBase):
         if unknown:
             raise AnsibleActionFail(f"vllm_drift_controls: no control is called {', '.join(unknown)}; docs/controls.md lists them")
         findings = plain(arguments["findings"])
-        roles, left = drift.roles_to_correct(findings, list(task_vars["ansible_play_hosts_all"]), arguments["controls"])
+        hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        left_out = {host: [role for role, variable in drift.OPTIONAL.items() if not task_vars["hostvars"][host].get(variable)] for host in hosts}
+        roles, left = drift.roles_to_correct(findings, hosts, arguments["controls"], left_out)
         last_good = None
         if arguments["directory"]:
             good = [run["generated"] for run in read_history(arguments["directory"]) if run["verdict"] == "compliant"]
@@ -83,7 +83,7 @@ class ActionModule(ActionBase):
             return
         try:
             os.makedirs(directory, mode=0o750, exist_ok=True)
-            with open(os.path.join(directory, HISTORY), "a", encoding="utf-8") as stream:
+            with open(os.path.join(directory, drift.HISTORY), "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, sort_keys=True) + "\n")
         except OSError as error:
             raise AnsibleActionFail(f"{error.filename}: {error.strerror}; name another vllm_audit_directory") from None

@@ -4,22 +4,27 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import time
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import deviations, drift
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plain, plan_of, probes, vantage_addresses
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import ReportError, read_history, summary_of, write_reports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
+    DEVIATIONS, ReportError, deviations_text, read_deviations, read_history, summary_of, write_reports)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import WaiverError, read_waivers
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose, without_ended_responders
 
+DEVIATIONS_SHOWN = 500
 FORMATS = {
     "csv": ("report.csv", render_csv),
     "html": ("report.html", render_html),
@@ -65,8 +70,11 @@ class ActionModule(ActionBase):
         paths = []
         if arguments["directory"]:
             try:
-                document["history"] = [*read_history(arguments["directory"]), summary_of(document)]
-                rendered = {FORMATS[name][0]: FORMATS[name][1](document) for name in arguments["formats"]}
+                earlier = read_history(arguments["directory"])
+                document["history"] = [*earlier, summary_of(document)]
+                followed = self.followed(arguments, document, seen, earlier[-1]["generated"] if earlier else None)
+                document["deviations"] = deviations.open_first(followed, DEVIATIONS_SHOWN)
+                rendered = {DEVIATIONS: deviations_text(followed), **{FORMATS[name][0]: FORMATS[name][1](document) for name in arguments["formats"]}}
                 paths = write_reports(arguments["directory"], rendered, document, arguments["signing_key"])
             except ReportError as error:
                 raise AnsibleActionFail(str(error)) from None
@@ -80,6 +88,30 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] += "".join(f" {finding['control']} {finding['host']}: {finding['observed']}." for finding in worst(document["findings"]))
         return result
+
+    @staticmethod
+    def followed(arguments, document, seen, previous):
+        """The history of deviations after this audit."""
+        explained = [record for record in drift_records(arguments["directory"]) if previous and str(record.get("seen") or "") >= previous]
+        guards = {host: (observation or {}).get("guard") for host, observation in seen.items()}
+        return deviations.follow(read_deviations(arguments["directory"]), document["findings"], guards, document["generated"], previous,
+                                 arguments["before"] is not None, explained)
+
+
+def drift_records(directory):
+    """What drift correction noted in this directory."""
+    try:
+        with open(os.path.join(directory, drift.HISTORY), encoding="utf-8") as stream:
+            lines = stream.readlines()[-DEVIATIONS_SHOWN:]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return found
 
 
 def changes(before, after):

@@ -6,10 +6,12 @@ from __future__ import annotations
 import secrets
 import time
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import signer
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.new_connection import run_over_new_connection
 
 MODULE = "vllm_mindspore.hardening.nft_table"
@@ -34,6 +36,12 @@ class ActionModule(ActionBase):
         identifier = time.strftime("%Y%m%dT%H%M%S-", time.gmtime()) + secrets.token_hex(3)
         transport = self._connection.transport
         arguments = {**self._task.args, "phase": "apply", "change_id": identifier, "transport": transport}
+        key = signer.key_of(self._templar, task_vars)
+        if key and arguments.get("content") and arguments.get("state", "present") == "present":
+            try:
+                arguments["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), guard.CONCERN, guard.source_digest(arguments["content"]))
+            except signer.SigningError as error:
+                raise AnsibleActionFail(str(error)) from None
         try:
             applied = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:

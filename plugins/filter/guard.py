@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The filter ``guard_program``: the guard and the modules that it imports, as files that `node_state` puts on a node."""
+"""The filters ``guard_program`` (the guard and the modules that it imports, as files that `node_state` puts on a node) and ``guard_signers``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import re
 
 from ansible.errors import AnsibleFilterError
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import signing
 
 PACKAGE = "ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
 UTILS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "module_utils")
@@ -43,8 +45,16 @@ def guard_program(source, directory="/usr/local/lib/vllm-guard", state="present"
     return {"directories": [{"path": path} for path in folders], "files": files}
 
 
+def guard_signers(keys):
+    """Public keys as they lie in ``*.pub`` -> the text of the guard's file of allowed signers."""
+    for key in keys:
+        if len(str(key).split()) < 2 or not re.match(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ +[A-Za-z0-9+/=]+", str(key)):
+            raise AnsibleFilterError(f"vllm_guard_signers: {str(key)[:60]!r} is no public key; write a line of a *.pub file, such as 'ssh-ed25519 AAAA...'")
+    return signing.allowed([str(key) for key in keys])
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        return {"guard_program": guard_program}
+        return {"guard_program": guard_program, "guard_signers": guard_signers}

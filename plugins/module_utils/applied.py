@@ -1,7 +1,8 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What was last applied to a node, by concern: one sealed file each, written by the module `node_state`, read by it and by the guard.
 
-A file is ``{"at": utc, "digest": sha256 of the desired state, "params": {...}, "seal": str or absent}``. The content of sensitive files is left out.
+A file is ``{"at": utc, "digest": sha256 of the desired state, "params": {...}, "seal": str or absent, "signed": as `signing` has it, or absent}``.
+Of sensitive files only the owner and the mode are there.
 While a concern is being applied, a file beside it says so, so that nobody takes the half for a deviation.
 """
 
@@ -14,7 +15,7 @@ import json
 import os
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import sealing, signing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import utc
 
 DIRECTORY = "/var/lib/vllm-hardening/applied"
@@ -28,11 +29,19 @@ class Busy(Exception):
 
 
 def remembered(params):
-    """What of the parameters of `node_state` is remembered: all but sensitive files and requests that hold for one run."""
+    """What of the parameters of `node_state` is remembered: all but the content of sensitive files and requests that hold for one run."""
     kept = {name: params.get(name) for name in ("groups", "users", "directories", "sysctls")}
-    kept["files"] = [item for item in params.get("files") or [] if not item.get("sensitive")]
+    kept["files"] = [without_content(item) if item.get("sensitive") and item.get("state", "present") == "present" else item
+                     for item in params.get("files") or []]
+    if params.get("reloads"):
+        kept["reloads"] = params["reloads"]
     kept["units"] = [{key: value for key, value in item.items() if key not in ("restart", "ready")} for item in params.get("units") or []]
     return kept
+
+
+def without_content(item):
+    """A sensitive file as far as it may be remembered."""
+    return {**{key: value for key, value in item.items() if key != "content"}, "ownership_only": True}
 
 
 def wanted_nothing(params):
@@ -75,8 +84,19 @@ def lock(seconds=LOCK_SECONDS, path=LOCK, make=True):
         yield
 
 
-def write(concern, params, key, directory=DIRECTORY):
-    """Remember what was applied; nothing is written where it is the same as before."""
+def admit(concern, params, signed, directory=DIRECTORY, settings=signing.SETTINGS):
+    """Look at what a run brought, before it changes anything. Raises sealing.Untrusted where its signature is not right, or is missing and needed."""
+    found = digest(remembered(params))
+    if signed:
+        signing.accept(signed, concern, found)
+    elif concern != "vllm_guard" and found != last_digest(concern, directory) and signing.demanded(settings):
+        raise sealing.Untrusted(
+            "the guard of this node takes only what the controller signed, and this is something new that is not: run where vllm_guard_signing_key is, "
+            "or apply the role vllm_guard without that variable first; nothing was changed")
+
+
+def write(concern, params, key, directory=DIRECTORY, signed=None):
+    """Remember what was applied; nothing is written where it is the same as before, signed by the same key."""
     path = os.path.join(directory, f"{concern}.json")
     kept = remembered(params)
     if wanted_nothing(kept):
@@ -92,13 +112,27 @@ def write(concern, params, key, directory=DIRECTORY):
     with contextlib.suppress(OSError, ValueError):
         with open(path, encoding="utf-8") as stream:
             have = json.load(stream)
-        if have["params"] == kept and have.get("seal") == seal:
+        if have["params"] == kept and not signed:
+            signed = have.get("signed")  # what was signed stays so where a run corrects without the key
+        if have["params"] == kept and have.get("seal") == seal and (have.get("signed") == signed or still_signed(have.get("signed"), signed)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + BEGUN)
             return
-    _replace(path, {"at": utc(), "digest": found, "params": kept, **({"seal": seal} if seal else {})})
+    _replace(path, {"at": utc(), "digest": found, "params": kept, **({"seal": seal} if seal else {}), **({"signed": signed} if signed else {})})
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path + BEGUN)
+
+
+def still_signed(have, signed):
+    """Whether what the node has says the same as what a run brought, under the same key: a newer signature over the same is no news."""
+    try:
+        old, new = signing.parse(have["statement"]), signing.parse(signed["statement"])
+        if have["public_key"] != signed["public_key"] or {**old, "serial": 0} != {**new, "serial": 0}:
+            return False
+        signing.verify_given(have)
+    except (sealing.Untrusted, KeyError, TypeError):
+        return False
+    return True
 
 
 def begin(concern, directory=DIRECTORY):
@@ -106,6 +140,12 @@ def begin(concern, directory=DIRECTORY):
     os.makedirs(directory, mode=0o700, exist_ok=True)
     with open(os.path.join(directory, f"{concern}.json{BEGUN}"), "w", encoding="utf-8") as stream:
         stream.write(utc() + "\n")
+
+
+def broken_off(concern, directory=DIRECTORY):
+    """Say that a concern is as it was before it was begun to be applied."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(directory, f"{concern}.json{BEGUN}"))
 
 
 def _replace(path, value):
@@ -118,8 +158,8 @@ def _replace(path, value):
     os.rename(path + ".new", path)
 
 
-def read(concern, key, directory=DIRECTORY):
-    """What was last applied of a concern, its seal checked. Raises sealing.Untrusted, FileNotFoundError."""
+def read(concern, key, directory=DIRECTORY, trust=None):
+    """What was last applied of a concern, its seal checked, and its signature by `signing.Trust`. Raises sealing.Untrusted, OSError."""
     path = os.path.join(directory, f"{concern}.json")
     with open(path, encoding="utf-8") as stream:
         try:
@@ -131,6 +171,8 @@ def read(concern, key, directory=DIRECTORY):
         raise sealing.Untrusted(f"{path} was changed after it was written")
     try:
         sealing.check(key, found.get("seal"), "applied", concern, found["digest"])
+        if trust is not None:
+            trust.check(found.get("signed"), concern, found["digest"])
     except sealing.Untrusted as error:
         raise sealing.Untrusted(f"{path}: {error}") from None
     return found

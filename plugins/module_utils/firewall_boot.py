@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_change
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import Staged
@@ -15,6 +16,8 @@ LINK = "/etc/systemd/system/sysinit.target.wants/vllm-hardening-firewall.service
 DROP_IN = "/etc/systemd/system/nftables.service.d/vllm-hardening.conf"
 VOLATILE = "/run/vllm-hardening/firewall"
 PERMANENT = "/var/lib/vllm-hardening/firewall"
+
+FOLDERS = (os.path.dirname(RULES), PERMANENT)
 
 HEADER = """# The packet filter of vllm_mindspore.hardening, as it was last confirmed.
 # Loaded at boot by vllm-hardening-firewall.service. Changed by the next run of the role vllm_firewall, not by hand.
@@ -108,21 +111,47 @@ def files_for(table, content, nft, service):
     }
 
 
+def mode_of(path):
+    """The mode of a file of ours: what says which rules are confirmed is root's to read."""
+    return 0o600 if path.startswith((PERMANENT, RULES)) else 0o644
+
+
 def differing(files):
-    """The paths whose content on disk is not the wanted one."""
+    """The paths whose content, owner or mode on disk is not the wanted one."""
     paths = []
     for path, wanted in files.items():
         try:
             if isinstance(wanted, tuple):
                 same = os.readlink(path) == wanted[0]
             else:
+                found = os.lstat(path)
+                same = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == mode_of(path)
                 with open(path, encoding="utf-8") as stream:
-                    same = stream.read() == wanted
+                    same = same and stream.read() == wanted
         except (OSError, ValueError):
             same = False
         if not same:
             paths.append(path)
     return paths
+
+
+def loose(directories=FOLDERS):
+    """Those of the directories of ours in which others than root could put files."""
+    found = []
+    for path in directories:
+        try:
+            status = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISDIR(status.st_mode) and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+            found.append(path)
+    return found
+
+
+def tighten(path):
+    """Give a directory back to root, and take from others the right to put files there."""
+    os.chown(path, os.geteuid(), os.getegid())
+    os.chmod(path, stat.S_IMODE(os.lstat(path).st_mode) & ~0o022)
 
 
 def stage(files, paths):
@@ -133,4 +162,4 @@ def stage(files, paths):
         if isinstance(wanted, tuple):
             staged.link(path, wanted[0])
         else:
-            staged.file(path, wanted, 0o600 if path.startswith((PERMANENT, RULES)) else 0o644)
+            staged.file(path, wanted, mode_of(path))

@@ -13,11 +13,14 @@ import re
 import struct
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_change, nft_listing, ports, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_users import resolve_users
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import attributes, string
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
 
 FAMILY, NAME = "inet", "vllm_hardening"
 TABLE = f"{FAMILY} {NAME}"
+CONCERN = "vllm_firewall"  # as what the rules are signed
+TRIAL = f"{NAME}_trial"  # a table asleep, in which the kernel says what it makes of signed rules
 GRACE = 10.0  # seconds after its deadline until a change counts as abandoned
 COMMIT_SECONDS = 5.0  # from a confirmation to its files in place, at most
 LONGEST_WINDOW = 8 * 3600.0
@@ -63,6 +66,37 @@ def sealed_record(state, key):
     except Untrusted as error:
         raise Untrusted(f"the record of the confirmed rules: {error}") from None
     return confirmed
+
+
+def source_digest(source):
+    """What of the rules is signed: the text that the controller made, in which users have names."""
+    return hashlib.sha256(str(source or "").encode()).hexdigest()
+
+
+def signed_rules(confirmed, content, trust, lookup):
+    """Check the signature over confirmed rules. Raises Untrusted.
+
+    Signed is the text of the controller; the node put numbers in place of the names of users, which is done here again (`lookup`: name to number or None).
+    """
+    if not trust.required:
+        return
+    source = confirmed.get("source")
+    try:
+        trust.check(confirmed.get("signed"), CONCERN, source_digest(source))
+    except OSError as error:
+        raise Untrusted(f"the record of the confirmed rules: {error}") from None
+    except Untrusted as error:
+        raise Untrusted(f"the record of the confirmed rules: {error}") from None
+    if resolve_users(source, lookup)[0] != content:
+        raise Untrusted("the confirmed rules are not those that the controller signed, or a user got another number since; run the role vllm_firewall")
+
+
+def trial_rules(content):
+    """The rules in a table of another name that is asleep. Raises Untrusted for text that is not one table of ours."""
+    head = f"table {TABLE} {{"
+    if content.count(head) != 1 or not content.startswith(head):
+        raise Untrusted("the confirmed rules are more, or less, than the table of this collection")
+    return nft_change.replacement(f"{FAMILY} {TRIAL}", f"table {FAMILY} {TRIAL} {{\n\tflags dormant;\n" + content[len(head):])
 
 
 def content_of(rules):

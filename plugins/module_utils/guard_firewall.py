@@ -15,9 +15,10 @@ import socket
 import subprocess
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, nft_change, nft_ruleset, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard, nft_change, nft_ruleset, sealing, signing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import Journal, Staged, now
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import PERMANENT, RULES, VOLATILE
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_users import user_number
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify, read_text
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import fingerprint
 
@@ -92,7 +93,7 @@ class FirewallGuard:
     """Keeps the table what it was last confirmed to be."""
 
     def __init__(self, directory, settings):
-        self.settings = settings
+        self.settings, self.signatures = settings, signing.Trust(settings, directory)
         self.records = Records(directory, "firewall")
         self.journal = Journal(VOLATILE, PERMANENT)
         self.window = Window(self.records)
@@ -117,9 +118,9 @@ class FirewallGuard:
         if stamp == self.stamp and self.distrust is None:
             return
         try:
-            confirmed, text = guard.confirmed_rules(read_text(self.journal.state_file), read_text(RULES), sealing.read_key())
+            confirmed, text = self.believable()
         except (OSError, sealing.Untrusted) as error:
-            if not os.path.lexists(RULES) and guard.removed(self.journal.changes()):
+            if not os.path.lexists(RULES) and guard.removed(self.journal.changes()) and not self.signatures.required:
                 self.confirmed = self.text = self.distrust = self.distrusted_since = None
                 return
             if self.text is None:
@@ -143,10 +144,45 @@ class FirewallGuard:
             self.doubt = None
         self.confirmed, self.text = confirmed, text
 
-    def record(self):
-        """The record of the confirmed rules where that at least can be trusted, or None."""
+    def believable(self):
+        """What was last confirmed, as far as it is sealed and, where that is asked for, signed. Raises Untrusted, OSError."""
+        confirmed, text = guard.confirmed_rules(read_text(self.journal.state_file), read_text(RULES), sealing.read_key())
+        if not self.signatures.required:
+            return confirmed, text
+        content = guard.content_of(text)
+        guard.signed_rules(confirmed, content, self.signatures, user_number)
+        return {**confirmed, "canonical": self.measure(content)}, text
+
+    def measure(self, content):
+        """The fingerprint that the kernel gives signed rules: that of the record is the node's own word, which nobody signed.
+
+        They are loaded into a table of another name that is asleep, so that nothing that passes meets them. Raises Untrusted.
+        """
+        removal = nft_change.removal(f"{guard.FAMILY} {guard.TRIAL}")
+        complaint = self.load(guard.trial_rules(content))
+        if complaint:
+            raise sealing.Untrusted(f"nft does not load the confirmed rules: {complaint[:300]}")
         try:
-            return guard.sealed_record(read_text(self.journal.state_file), sealing.read_key())
+            tables = nft_ruleset.read_ruleset(guard.TRIAL, guard.FAMILY)["tables"]
+        finally:
+            self.load(removal)
+        if not tables:
+            raise sealing.Untrusted("somebody removed the table in which the confirmed rules are tried")
+        table = {**tables[0], "name": guard.NAME, "flags": tables[0]["flags"] & ~nft_ruleset.TABLE_DORMANT}
+        return fingerprint(nft_ruleset.canonical(table))
+
+    def load(self, text):
+        """Give nft a text; its complaint, or an empty one."""
+        try:
+            done = subprocess.run([self.nft, "-f", "-"], input=text, capture_output=True, text=True, timeout=_NFT_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return (done.stderr.strip() or f"exit status {done.returncode}") if done.returncode else ""
+
+    def record(self):
+        """The record of the confirmed rules where that at least can be trusted, or None. Where signatures are asked for it is no more than a claim."""
+        try:
+            return None if self.signatures.required else guard.sealed_record(read_text(self.journal.state_file), sealing.read_key())
         except (OSError, sealing.Untrusted):
             return None
 
@@ -201,7 +237,7 @@ class FirewallGuard:
         changes = self.changes()
         if guard.change_under_way(changes, now(), lambda path: os.path.lexists(path + Staged.SUFFIX)):
             return BUSY_SECONDS
-        if guard.removed(changes) and not os.path.lexists(RULES):
+        if guard.removed(changes) and not os.path.lexists(RULES) and not self.signatures.required:
             self.tell("seen", "the filter was taken away by a confirmed change")
             return REST_SECONDS
         if self.window.look():
@@ -254,11 +290,7 @@ class FirewallGuard:
         had = guard.rules_in_words(table)
         self.pace.note(now())
         generation = nft_ruleset.generation()
-        try:
-            done = subprocess.run([self.nft, "-f", "-"], input=text, capture_output=True, text=True, timeout=_NFT_SECONDS, check=False)
-            complaint = done.stderr.strip() if done.returncode else ""
-        except (OSError, subprocess.TimeoutExpired) as error:
-            complaint = str(error)
+        complaint = self.load(text)
         if complaint:
             self.tell("failed", f"nft does not load {what}: {complaint[:300]}", had)
             self.records.set("alarm", 1, kind="ruleset")

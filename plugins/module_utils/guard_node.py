@@ -8,10 +8,12 @@ Both look every few seconds: most of it sends no events.
 from __future__ import annotations
 
 import os
+import pwd
+import signal
 import subprocess
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, network_tables, node_edge, node_state, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, network_tables, node_edge, node_state, sealing, signing, units
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
@@ -27,8 +29,8 @@ CORRECTING = ("file", "ownership", "directory", "remove", "groupadd", "groupmod"
 class Applied:
     """The sealed states of a node, read again where they change. What cannot be trusted does not replace what could be."""
 
-    def __init__(self, records):
-        self.records, self.states, self.stamps, self.complaints = records, {}, {}, {}
+    def __init__(self, records, trust=None):
+        self.records, self.trust, self.states, self.stamps, self.complaints = records, trust, {}, {}, {}
         self.begun, self.late = {}, []
 
     def look(self):
@@ -40,7 +42,7 @@ class Applied:
             if stamp == self.stamps.get(concern):
                 continue
             try:
-                found = applied.read(concern, sealing.read_key())
+                found = applied.read(concern, sealing.read_key(), trust=self.trust)
             except FileNotFoundError:
                 self.complain(concern, f"what was applied as {concern} is missing")
             except (OSError, sealing.Untrusted) as error:
@@ -74,8 +76,8 @@ class Applied:
 class Parameters:
     """Kernel parameters of the network, live."""
 
-    def __init__(self, records):
-        self.records, self.applied, self.window, self.pace, self.told = records, Applied(records), Window(records), guard.Pace(), set()
+    def __init__(self, records, trust=None):
+        self.records, self.applied, self.window, self.pace, self.told = records, Applied(records, trust), Window(records), guard.Pace(), set()
 
     def look(self):
         """Compare and correct."""
@@ -144,9 +146,10 @@ class NodeGuard:
     def __init__(self, directory, settings):
         self.settings = settings
         self.records = Records(directory, "node")
-        self.applied, self.window = Applied(self.records), Window(self.records)
+        self.applied, self.window = Applied(self.records, signing.Trust(settings, directory)), Window(self.records)
         self.pace, self.stamps, self.told = guard.Pace(burst=10, seconds=60.0, interval=10.0), {}, {}
-        self.listeners = None
+        self.listeners, self.put_back = None, set()
+        self.strays, self.ended = set(), set()
 
     def run(self):
         """For ever."""
@@ -167,6 +170,7 @@ class NodeGuard:
                     self.cannot(concern, str(error))
             if everything:
                 self.look_at_listeners()
+                self.look_at_strays(held)
             self.records.flush(force=False)
             self.records.export()
             time.sleep(LOOK_SECONDS)
@@ -201,6 +205,7 @@ class NodeGuard:
                     return
                 desired = node_state.Desired(fresh)
                 self.correct(concern, desired, *self.steps(desired))
+                self.reload(concern, fresh.get("reloads") or {})
         except applied.Busy:
             return
 
@@ -216,7 +221,7 @@ class NodeGuard:
         node = node_edge.Node(_Runner(), desired)
         policy = "restart" if concern == OWN else self.settings["services"]  # a guard that stays stopped guards nothing
         done, failed, left = [], [], []
-        units = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.all_files()})
+        outdated = started_from_others(desired, steps, have, {path: _changed_at(path) for path in desired.all_files()})
         wanted = []
         for step in node_state.visible(steps):
             if step.verb == "systemctl":
@@ -233,7 +238,7 @@ class NodeGuard:
                 failed.append((step, str(error)))
         for step in wanted:
             unit, verb = step.data["name"], step.data["verb"]
-            if verb == "restart" and unit not in units:
+            if verb == "restart" and unit not in outdated:
                 continue  # it runs from what was applied; that something it was started from is newer is a run's business
             chosen = service_verb(verb, policy)
             if chosen is None:
@@ -246,6 +251,7 @@ class NodeGuard:
                 failed.append((step, str(error)))
         if done or failed:
             self.pace.note(now())
+        self.put_back = {step.data["path"] for step in done if "path" in step.data}
         for step in done:
             self.records.add("node", "corrected", f"{step.resource} ({concern})", [_pairs(step.before)], [_pairs(step.after)])
         for step, error in failed:
@@ -253,6 +259,16 @@ class NodeGuard:
         if left:
             self.tell(concern, "seen", left, "left as it is")
         self.records.set("alarm", int(bool(failed or left)), kind=concern)
+
+    def reload(self, concern, reloads):
+        """Let units read again what was put back: ``{path: [names of the unit, of which one is this node's]}``. A reload stops nothing."""
+        for names in sorted({tuple(names) for path, names in reloads.items() if path in self.put_back}):
+            for name in names:
+                if _Runner().run_command(["systemctl", "reload", name])[0] == 0:
+                    self.records.add("node", "corrected", f"unit {name} ({concern})", ["reads a file that was put back"], ["reloaded"])
+                    break
+            else:
+                self.records.add("node", "failed", f"{' or '.join(names)} ({concern}) cannot be reloaded")
 
     def tell(self, concern, outcome, steps, why):
         """Record deviations that stay, once."""
@@ -267,6 +283,40 @@ class NodeGuard:
             self.told[concern] = error
             self.records.add("node", "failed", f"{concern} cannot be compared or corrected: {error[:300]}")
             self.records.set("alarm", 1, kind=concern)
+
+    def look_at_strays(self, held):
+        """End processes of the services' accounts that run outside their units, as `vllm_guard_services` says; state engines of others.
+
+        Nothing but the units runs as these accounts. What belongs to somebody else may be work of theirs; the filter refuses what it would serve.
+        """
+        users, names = set(), set()
+        for state in self.applied.states.values():
+            names |= {item["name"] for item in state["params"].get("units") or ()}
+            users |= set(_numbers(item["name"] for item in state["params"].get("users") or () if item.get("state", "present") == "present"))
+        if not users:
+            return
+        found = {one["pid"]: one for one in units.read_strays(users, names)}
+        told = set()
+        for pid, one in found.items():
+            what = f"process {pid} of user {one['uid']} outside the units: {one['command']}"
+            told.add(what)
+            if one["uid"] not in users or self.settings["services"] == "report" or held or applied.concerns()[1]:
+                if what not in self.strays:
+                    self.records.add("stray", "seen", what, [], [one["unit"] or "no unit"])
+                continue
+            try:
+                os.kill(pid, signal.SIGKILL if what in self.ended else signal.SIGTERM)
+            except ProcessLookupError:
+                continue
+            except OSError as error:
+                self.records.add("stray", "failed", f"{what}; it cannot be ended: {error.strerror}")
+                continue
+            if what not in self.ended:
+                self.records.add("stray", "corrected", f"{what}; it was ended", [one["unit"] or "no unit"], ["nothing"])
+            self.ended.add(what)
+        self.ended &= told
+        self.strays = told
+        self.records.set("alarm", int(bool(told - self.ended)), kind="stray")
 
     def look_at_listeners(self):
         """State listeners that the plan does not know, once. The filter refuses what reaches them from other hosts."""
@@ -298,13 +348,22 @@ def started_from_others(desired, steps, have, changed):
     changed: when each file was changed last, in seconds since the epoch, or None.
     """
     differing = {step.data["path"] for step in steps if "path" in step.data and "content" in step.after and changed.get(step.data["path"]) is not None}
-    units = set()
+    outdated = set()
     for unit, item in desired.units.items():
         started = (have["units"].get(unit) or {}).get("started")
         own = {path for path, wanted in desired.unit_files.items() if wanted["unit"] == unit} | set(item.get("restart_on") or [])
         if started is not None and any(started >= changed[path] for path in own & differing):
-            units.add(unit)
-    return units
+            outdated.add(unit)
+    return outdated
+
+
+def _numbers(names):
+    """The numbers of those accounts that are there."""
+    for name in names:
+        try:
+            yield pwd.getpwnam(name).pw_uid
+        except KeyError:
+            continue
 
 
 def _changed_at(path):

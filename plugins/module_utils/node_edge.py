@@ -124,8 +124,8 @@ class Node:
         """Everything the desired state speaks of, in one pass."""
         desired = self.desired
         paths = {}
-        for path in desired.all_files():
-            paths[path] = observe_path(path, True)
+        for path, item in desired.all_files().items():
+            paths[path] = observe_path(path, not item.get("ownership_only"))
         for path in [*desired.all_directories(), *desired.watched()]:
             paths.setdefault(path, observe_path(path, False))
         for path in [*desired.all_files(), *desired.all_directories()]:

@@ -139,7 +139,7 @@ class Desired:
         for path in sorted(set(self.files) & set(self.directories)):
             problems.append(f"files: {path} is listed as a directory too; keep one")
         for path, item in self.files.items():
-            if item.get("state", "present") == "present" and item.get("content") is None:
+            if item.get("state", "present") == "present" and item.get("content") is None and not item.get("ownership_only"):
                 problems.append(f"files: {path} has no content; give it, or say state: absent")
         for key, value in self.sysctls.items():
             if not re.match(r"^[A-Za-z0-9_*][A-Za-z0-9_.*/@:-]*$", key) or ".." in key:
@@ -371,9 +371,13 @@ def _directory(item, found):
 
 
 def _file(item, found):
-    content = item["content"].encode("utf-8")
+    content = (item.get("content") or "").encode("utf-8")
     want, have = _ownership(item, found)
     regular = found is not None and found["kind"] == "file"
+    if item.get("ownership_only"):
+        before = {key: have[key] for key in have if have[key] != want[key]} if regular else {}
+        after = {key: want[key] for key in before}
+        return [Step(f"file {item['path']}", "update", before, after, None, "ownership", {"item": item, "path": item["path"]})] if before else []
     if not regular:
         have = {"kind": found["kind"]} if found else {}
     same = regular and found["content"] == content
@@ -427,20 +431,30 @@ def sysctl_wanted(values, keys):
     return {key: wanted[key] for key in ordered}
 
 
+def already_ours(content, keys):
+    """Those of the expanded keys that a file of ours sets: what they were before is recorded, or was what we want."""
+    patterns = [line.partition("=")[0].strip() for line in (content or b"").decode("utf-8", "replace").splitlines() if "=" in line and line[:1] != "#"]
+    return set(sysctl_wanted(dict.fromkeys(patterns, ""), keys))
+
+
 def sysctl_steps(desired, have):
-    """The file below /etc/sysctl.d and the live values; values that we no longer want return to what they were before us."""
+    """The file below /etc/sysctl.d and the live values; values that we no longer want return to what they were before us.
+
+    What somebody set meanwhile is no value of before.
+    """
     if not desired.sysctl_file:
         return []
     found = have["paths"].get(desired.sysctl_file)
     old = found["content"] if found and found["kind"] == "file" else b""
     before = recorded_before(old)
-    wanted = sysctl_wanted(desired.sysctls, have["sysctls"])
+    wanted, ours = sysctl_wanted(desired.sysctls, have["sysctls"]), already_ours(old, have["sysctls"])
     live = []
     for key, value in wanted.items():
         now = have["sysctls"][key]
         if now is None or normal_sysctl(key, now) == normal_sysctl(key, value):
             continue
-        before.setdefault(key, " ".join(now.split()))
+        if key not in ours:
+            before.setdefault(key, " ".join(now.split()))
         live.append(
             Step(f"sysctl {key}", "update", {"value": " ".join(now.split())}, {"value": " ".join(value.split())}, None, "sysctl", {"key": key, "value": value})
         )

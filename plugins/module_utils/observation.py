@@ -12,7 +12,7 @@ import pwd
 import stat
 import subprocess
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, udp_responder
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_history, network_tables, udp_responder
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import read_accounts, read_sshd
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_witness import prove
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
@@ -32,7 +32,7 @@ def observe(request, run=None):
     request: {units: [name], users: [name], sysctls: [name, `*` and the slash form allowed], files: [path or pattern],
     npus: [number], responder: {nonce, addresses, ports, seconds, started} or None, policy: what firewall_policy.read_policy takes, or None}.
     run: callable for commands, `run(argv) -> (returncode, stdout, stderr)`.
-    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, npu, packet_filter, responder, unknown}; a part
+    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, guard, npu, packet_filter, responder, unknown}; a part
     that could not be observed is None and `unknown` has its reason under its name.
     """
     run = run or run_command
@@ -48,6 +48,7 @@ def observe(request, run=None):
         "sshd": lambda: {"settings": read_sshd(run)},
         "sysctls": lambda: read_sysctls(request.get("sysctls") or []),
         "table": read_table,
+        "guard": guard_history.read_latest,
     }
     if request.get("npus"):
         parts["npu"] = lambda: observe_npus(request["npus"], run)

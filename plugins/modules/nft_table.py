@@ -72,6 +72,9 @@ options:
     description: The type of connection that the controller uses. Set by the action plugin.
     type: str
     default: ssh
+  signed:
+    description: The controller's signature over O(content). Set by the action plugin where C(vllm_guard_signing_key) names a key.
+    type: dict
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
@@ -167,7 +170,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_company, nft_change, nft_ruleset, sealing
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, firewall_company, guard, nft_change, nft_ruleset, sealing, signing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import ChangeError, Journal, Staged, login, now, utc
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import (
     DROP_IN,
@@ -178,8 +181,10 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_
     VOLATILE,
     differing,
     files_for,
+    loose,
     service_text,
     stage,
+    tighten,
 )
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_users import Users, named_users, resolve_users
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable
@@ -228,6 +233,7 @@ class Firewall:
         self.result["missing_users"] = sorted(set(missing + users.missing))
         if os.geteuid():
             raise Refusal("root is needed to read and change the packet filter; add become: true")
+        self.admit()
         if not check:
             self.lock = self.journal.lock()
         state = self.recover()
@@ -248,20 +254,28 @@ class Firewall:
         files = files_for(TABLE, content, self.nft or "/usr/sbin/nft", service_text()) if present else {}
         stale = differing(files) if present else [path for path in (RULES, UNIT, LINK, DROP_IN) if os.path.lexists(path)]
 
+        opened = loose() if present else []
         self.warn(company, present)
         steps = nft_change.difference(trial["have"], trial["want"]) if filters else []
         if filters and not steps:
             steps = [("changed", f"table {TABLE}", "flags, comments, or the order of its chains")]
-        self.result.update(changed=bool(filters or stale), files=stale, steps=len(steps))
-        self.result["diff"] = {"prepared": named_users(
-            nft_change.diff_text(steps + [("changed" if present else "removed", "file", path) for path in stale]), users.names)}
+        self.result.update(changed=bool(filters or stale or opened), files=stale, steps=len(steps))
+        files_changed = [("changed" if present else "removed", "file", path) for path in stale] + [("changed", "directory", path) for path in opened]
+        self.result["diff"] = {"prepared": named_users(nft_change.diff_text(steps + files_changed), users.names)}
         if filters:
             self.result["transaction"] = trial["kind"]
         if self.result["changed"]:
             self.result["origin"] = "foreign" if present and confirmed.get("content") == digest else "rollout"
-        if check or not self.result["changed"]:
+        if check or not (self.result["changed"] or self.owes_signature(confirmed)):
             return
-        record = {"content": digest, "canonical": trial["canonical"] if trial else fingerprint(live)}
+        for path in opened:
+            tighten(path)
+        if not (filters or stale or self.owes_signature(confirmed)):
+            return
+        record = {"content": digest, "canonical": trial["canonical"] if filters else fingerprint(live)}
+        signed = self.parameters["signed"] or (confirmed.get("signed") if confirmed.get("source") == self.parameters["content"] else None)
+        if signed and present:
+            record.update(signed=signed, source=self.parameters["content"])
         try:
             key = sealing.read_key()
         except sealing.Untrusted as error:
@@ -272,6 +286,29 @@ class Firewall:
             self.change(trial, record, files, stale)
         else:
             self.settle(files, stale, record)
+
+    def admit(self):
+        """Refuse what is not signed as it should be, before anything is looked at."""
+        content, signed = self.parameters["content"], self.parameters["signed"]
+        demanded = signing.demanded()
+        if demanded and self.parameters["state"] == "absent":
+            raise Refusal("the guard of this node takes only what the controller signed, and would put the filter back: apply the role vllm_guard with "
+                          "vllm_guard_state: absent first; nothing was changed")
+        try:
+            if signed and self.parameters["state"] == "present":
+                signing.accept(signed, guard.CONCERN, guard.source_digest(content))
+            elif demanded and self.journal.state().get("confirmed", {}).get("source") != content:
+                raise sealing.Untrusted("the guard of this node takes only what the controller signed, and these are new rules that are not: run where "
+                                        "vllm_guard_signing_key is, or apply the role vllm_guard without that variable first")
+        except sealing.Untrusted as error:
+            raise Refusal(f"{error}; nothing was changed") from None
+
+    def owes_signature(self, confirmed):
+        """Whether the loaded rules are right, and only their record has to be signed, or by another key."""
+        signed = self.parameters["signed"]
+        if not signed or self.parameters["state"] == "absent":
+            return False
+        return confirmed.get("source") != self.parameters["content"] or not applied.still_signed(confirmed.get("signed"), signed)
 
     def covered(self):
         """Refuse management sources that do not contain this very run, before anything is tried."""
@@ -598,6 +635,7 @@ def main():
             "nonce": {"type": "str", "no_log": False},
             "proof": {"type": "str"},
             "transport": {"type": "str", "default": "ssh"},
+            "signed": {"type": "dict"},
         },
         supports_check_mode=True,
     )

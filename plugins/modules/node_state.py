@@ -14,6 +14,7 @@ author:
   - vllm_mindspore.hardening contributors (!UNKNOWN)
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
+  - ansible.builtin.action_common_attributes.flow
 description:
   - Takes the whole desired state of one concern and brings it about in one execution, in the order in which the parts need each other,
     which is addresses (checked only), groups, users, directories, files, sysctls, units.
@@ -32,6 +33,12 @@ attributes:
   platform:
     support: full
     platforms: linux
+  action:
+    support: full
+  async:
+    support: none
+  bypass_host_loop:
+    support: none
 options:
   record:
     description:
@@ -39,6 +46,10 @@ options:
         a rollout from a foreign change, and the role C(vllm_guard) corrects by it.
       - Where everything listed is absent, the node forgets it.
     type: str
+  signed:
+    description:
+      - The controller's signature over what is wanted. Set by the action plugin where C(vllm_guard_signing_key) names a key.
+    type: dict
   addresses:
     description: Addresses that the node must have. A node that has not is refused before anything is changed.
     type: list
@@ -336,6 +347,7 @@ def arguments():
 
     return {
         "record": {"type": "str"},
+        "signed": {"type": "dict"},
         "addresses": items(address=name, interface={"type": "str"}, name={"type": "str"}),
         "models": items(path=name, checksums={"type": "dict", "default": {}}),
         "groups": items(name=name, gid={"type": "int"}, system={"type": "bool", "default": True}, state=state),
@@ -381,7 +393,7 @@ def remembering(module, desired, node, steps, done):
         if steps:
             applied.begin(record)
         carry_out(module, desired, node, steps, done)
-        applied.write(record, module.params, sealing.read_key())
+        applied.write(record, module.params, sealing.read_key(), signed=module.params["signed"])
 
 
 def main():
@@ -391,6 +403,8 @@ def main():
     if record is not None and not re.fullmatch("[a-z][a-z0-9_]{0,39}", record):
         module.fail_json(msg=f"record: {record!r} is no name; write lower-case letters, digits and _, at most 40")
     try:
+        if record:
+            applied.admit(record, module.params, module.params["signed"])
         desired = node_state.Desired(module.params)
         wrong = model_files.verify_all(module.params["models"], not module.check_mode) if module.params["models"] else []
         if wrong:

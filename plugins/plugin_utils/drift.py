@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
 
@@ -17,25 +18,29 @@ ROLES = {
     "vllm_access": ("__vllm_access_result",),
     "vllm_guard": ("__vllm_guard_result",),
 }
+# Roles that the inventory may leave out, with the variable that brings them in.
+OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_groups"}
+HISTORY = "drift.jsonl"  # beside the reports
 LINES = 40
 CHANGED_LINES = 8  # of one file
+FILE = re.compile(r"[-+~] (file|directory) ")
 
 
-def roles_to_correct(findings, hosts, controls=()):
+def roles_to_correct(findings, hosts, controls=(), left_out=None):
     """``({host: [role]}, [finding that no role puts right])`` for the findings that failed; waived and unknown ones are nobody's drift.
 
-    controls: the ids to correct; none is all.
+    controls: the ids to correct; none is all. left_out: ``{host: roles}`` that the inventory does not apply there.
     """
     roles = {host: set() for host in hosts}
     left = []
     for finding in findings:
         if finding["status"] != "fail" or finding["host"] not in roles:
             continue
-        tags = BY_ID[finding["control"]].tags
+        tags = set(BY_ID[finding["control"]].tags) - set((left_out or {}).get(finding["host"], ()))
         if (controls and finding["control"] not in controls) or not tags:
             left.append(finding)
             continue
-        roles[finding["host"]] |= set(tags)
+        roles[finding["host"]] |= tags
     return {host: [role for role in ROLES if role in wanted] for host, wanted in roles.items()}, left
 
 
@@ -65,6 +70,7 @@ def explanation(role, result):
             lines += str(one.get("prepared") or one.get("after_header") or "").splitlines()
             lines += changed_lines(one)
     if len(lines) > LINES:
+        lines.sort(key=lambda line: not FILE.match(line))  # a whole table that is gone does not hide what else is
         lines = [*lines[:LINES], f"and {len(lines) - LINES} more"]
     return {"role": role, "origin": result.get("origin", "unknown"), "lines": lines}
 

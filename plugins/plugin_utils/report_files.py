@@ -16,7 +16,7 @@ import os
 import subprocess
 import tempfile
 
-MANIFEST, HISTORY, NAMESPACE = "manifest.json", "history.jsonl", "vllm-audit"
+MANIFEST, HISTORY, DEVIATIONS, NAMESPACE = "manifest.json", "history.jsonl", "deviations.json", "vllm-audit"
 HISTORY_LIMIT = 200
 BATCH = 512  # pieces of text, a finding or so each
 
@@ -47,6 +47,23 @@ def read_history(directory):
         except (ValueError, KeyError, TypeError):
             continue
     return runs
+
+
+def read_deviations(directory):
+    """The history of deviations of earlier runs as `deviations.follow` has it; empty where there is none that can be read."""
+    try:
+        with open(os.path.join(directory, DEVIATIONS), encoding="utf-8") as stream:
+            found = json.load(stream)["deviations"]
+        return [one for one in found if {"host", "control", "what", "began_after", "began", "seen", "corrected", "by", "explained"} <= set(one)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def deviations_text(found):
+    """The history of deviations as a file, in pieces."""
+    yield '{"version": 1, "deviations": [\n'
+    yield ",\n".join(json.dumps(one, sort_keys=True) for one in found)
+    yield "\n]}\n"
 
 
 def write(path, pieces):

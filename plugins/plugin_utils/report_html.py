@@ -117,6 +117,7 @@ def render_html(document):
     yield from wire_section(document)
     yield "</div>\n<h2>Planned flows</h2>\n"
     yield from flows_section(document)
+    yield from deviations_section(document)
     yield from history_section(document)
     yield "</body></html>\n"
 
@@ -279,6 +280,21 @@ def flows_section(document):
         host, flow["name"], ", ".join(flow["sources"]) or "anyone", ", ".join(flow["destinations"]) or "every address", flow["segment"] or "",
         flow["protocol"], ", ".join(flow["ports"]), flow["reason"]))) for host, flow in flows[:FLOW_LIMIT]))
     yield left_out(len(flows) - FLOW_LIMIT, "flows")
+
+
+def deviations_section(document):
+    """When each deviation began, was seen, was corrected, and by whom: those that are open first."""
+    found = document.get("deviations") or []
+    if not found:
+        return
+    rows = []
+    for one in found:
+        began = one["began"] or (f"after {one['began_after']}" if one["began_after"] else "")
+        cells = (one["host"], one["control"] or "guard", one["what"], began, one["seen"], one["corrected"] or "open", one["by"] or "",
+                 one.get("changed_by") or "")
+        rows.append(("pass" if one["corrected"] else "fail", [*map(text, cells), "<br>".join(map(text, one["explained"][:8]))]))
+    yield "<h2>Deviations, the open ones first</h2>"
+    yield from table(("Host", "Control", "What", "Began", "Seen", "Corrected", "Corrected by", "Changed by", "What was put right"), rows)
 
 
 def history_section(document):

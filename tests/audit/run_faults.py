@@ -39,11 +39,15 @@ class Lab:
     def __enter__(self):
         root = ["--root", "bookworm+haproxy"] if self.gateway else []
         subprocess.run([LAB, "up", "--name", self.name, "--block", self.block, *root], stdout=subprocess.DEVNULL, check=True)
-        command = ["ansible-playbook", *self.inventories(), f"{ROOT}/tests/audit/prepare.yml"]
+        self.play("tests/audit/prepare.yml")
+        return self
+
+    def play(self, playbook):
+        """Run a playbook of the checkout that has to end well."""
+        command = ["ansible-playbook", *self.inventories(), f"{ROOT}/{playbook}"]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"the lab could not be prepared:\n{done.stdout[-3000:]}")
-        return self
+            raise SystemExit(f"{playbook} failed:\n{done.stdout[-3000:]}")
 
     def __exit__(self, *_error):
         self._secrets.cleanup()

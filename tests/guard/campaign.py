@@ -33,6 +33,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ne
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Events
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import fingerprint
 from faults.node import CHECKOUT, RULES, Node, wait_for
+from guard.signed import Signed
 
 LAB = str(CHECKOUT / "tests/lab/lab")
 TABLE = "inet vllm_hardening"
@@ -162,6 +163,34 @@ class Campaign:
 
     def wanted(self):
         return json.loads(self.node.path("var/lib/vllm-hardening/firewall/state.json").read_text())["confirmed"]["canonical"]
+
+    def witness(self):
+        """Eyes of its own on the table."""
+        return Witness(self.node)
+
+    def distrusts(self):
+        """Whether the guard complains about what was confirmed."""
+        text = self.node.path("var/lib/vllm-guard-firewall/vllm_guard_firewall.prom").read_text()
+        return 'vllm_guard_alarm{duty="firewall",kind="state"} 1' in text
+
+    def strays(self):
+        """What runs as an account of ours outside its units is ended; what is somebody else's is left."""
+        seen = len(self.history("node"))
+        for unit, user in (("stray", "vllm-guard"), ("neighbour", "daemon")):
+            self.node.run("systemd-run", "--quiet", f"--unit={unit}", f"--uid={user}", "sleep", "600")
+        active = "systemctl", "show", "--value", "--property=ActiveState"
+        ended = wait_for(lambda: self.node.run(*active, "stray").strip() != "active", 45, 0.2)
+        found = wait_for(lambda: [one for one in self.history("node")[seen:] if one["kind"] == "stray" and one["outcome"] == "corrected"], 15, 0.2)
+        if not ended or not found or "sleep 600" not in found[0]["what"]:
+            self.complain(f"a process outside the units was not ended, or not recorded: {self.history('node')[seen:]}")
+        if self.node.run(*active, "neighbour").strip() != "active" or not self.guard_pid():
+            self.complain("a process of somebody else, or the guard, was ended")
+        self.node.run("systemctl", "stop", "neighbour")
+        print("a process outside the units ended, those of others left", flush=True)
+
+    def signed(self):
+        """The same deceits, and worse ones, against signatures of the controller."""
+        Signed(self).run()
 
     def guard_pid(self):
         return int(self.node.run("systemctl", "show", "--value", "--property=MainPID", UNIT) or 0)
@@ -458,7 +487,7 @@ def element(number):
     return [(0x10, 0, edge), (kind, flags, body), (0x11, 0, edge)]
 
 
-PARTS = ("injections", "rollouts", "parameters", "maintained", "tampered", "surface", "killed", "flood")
+PARTS = ("injections", "rollouts", "parameters", "strays", "maintained", "tampered", "surface", "killed", "flood", "signed")
 
 
 def main():

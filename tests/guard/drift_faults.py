@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import difflib
 import json
 import os
 import random
@@ -90,6 +91,10 @@ def named(key):
         return "vllm_firewall"
     if rest in ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"):
         return "user vllm-"
+    if kind == "sysctl" and rest.endswith("forwarding"):
+        return "ip_forward|forwarding"  # the one implies the others
+    if kind == "unit":
+        return re.escape(rest.split()[0])
     if ".wants/" in rest:
         return re.escape(os.path.basename(rest))
     return re.escape(rest)
@@ -98,6 +103,12 @@ def named(key):
 def differing(one, other):
     """Keys whose values differ."""
     return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def shown(before, after):
+    """How a value became another, as text."""
+    sides = [[str(line) for one in (value if isinstance(value, list) else [value]) for line in str(one).splitlines()] for value in (before, after)]
+    return "\n".join(list(difflib.unified_diff(*sides, n=0, lineterm=""))[2:30])
 
 
 class Cluster:
@@ -143,8 +154,8 @@ class Cluster:
             with open(os.path.join(self.directory, "drift.jsonl"), encoding="utf-8") as stream:
                 seen = [json.loads(line) for line in stream]
         except FileNotFoundError:
-            return done.returncode, done.stdout + done.stderr, [], []
-        before = [{"host": record["host"], **finding} for record in seen for finding in record["findings"]]
+            raise SystemExit(f"drift correction wrote nothing (exit {done.returncode}):\n{done.stdout[-3000:]}{done.stderr[-2000:]}") from None
+        before = [{"host": record["host"], **finding} for record in seen for finding in record.get("findings", ())]
         return done.returncode, done.stdout, before, after
 
     def explained(self, host):
@@ -152,7 +163,7 @@ class Cluster:
         with open(os.path.join(self.directory, "drift.jsonl"), encoding="utf-8") as stream:
             records = [json.loads(line) for line in stream]
         return "\n".join(f"{one['role']} {one['origin']}\n" + "\n".join(one["lines"]) for record in records if record["host"] == host
-                         for one in record["explained"])
+                         for one in record.get("explained", ()))
 
     def one(self, run):
         """Make the deviations of one run, correct, compare; ``(corrected, left)``."""
@@ -179,6 +190,25 @@ class Cluster:
         self.mend(run, clean)
         return counts, client
 
+    def canary(self):
+        """A correction that does not hold on the first node stops the run before the second is touched."""
+        key = "net.ipv4.conf.eth1.accept_redirects"
+        for host in NUMBERS:
+            self.lab.run(host, f"sysctl -qw {key}=1")
+        self.lab.run("npu01", f"systemd-run --quiet --unit=undoing sh -c 'while :; do sysctl -qw {key}=1; sleep 0.05; done'")
+        before = self.states()
+        status, output, _before, _after = self.drift()
+        if status != LEFT_STATUS or "the correction does not hold on npu01" not in output:
+            self.complain(f"a correction that does not hold was not noticed (exit {status}):\n{output[-2000:]}")
+        touched = differing(before["npu02"], self.states()["npu02"])
+        if touched:
+            self.complain(f"the second node was touched although the correction does not hold on the first: {sorted(touched)}")
+        self.lab.run("npu01", "systemctl stop undoing.service")
+        status, output, _before, _after = self.drift()
+        values = {host: self.nodes[host].run("sysctl", "-n", key).strip() for host in NUMBERS}
+        if status != CORRECTED or set(values.values()) != {"0"}:
+            self.complain(f"what was undone no longer was not corrected (exit {status}): {values}\n{output[-2000:]}")
+
     def make(self, run, left=False):
         """Make those that are to be corrected, or those that are to be left."""
         for host, items in run.items():
@@ -198,7 +228,8 @@ class Cluster:
                 self.complain(f"{host}: {item.name} was not detected by {sorted(item.controls - seen)}")
         expected = {control for item in others for control in item.controls}
         if failing != expected:
-            self.complain(f"{host}: fails afterwards: {sorted(failing)}, expected {sorted(expected)} ({[item.name for item in items]})")
+            said = {finding["control"]: finding["observed"] for finding in after if finding["host"] == host and finding["control"] in failing - expected}
+            self.complain(f"{host}: fails afterwards: {sorted(failing)}, expected {sorted(expected)} ({[item.name for item in items]}): {said}")
         restarted = any(concerns_serving(item) for item in items)
         to_correct, to_leave = differing(clean, middle), differing(middle, worst)
         for key in sorted(differing(clean, ended) | to_correct | to_leave):
@@ -207,7 +238,7 @@ class Cluster:
             kept = key in to_leave and worst.get(key) != clean.get(key)
             if ended.get(key) != (worst if kept else clean).get(key):
                 what = "left" if key in to_correct else "touched" if key not in to_leave else "not left as it is"
-                self.complain(f"{host}: {key} {what}: {clean.get(key)!r:.300} -> {worst.get(key)!r:.300} -> {ended.get(key)!r:.300}")
+                self.complain(f"{host}: {key} {what}, from before to after:\n{shown(clean.get(key), ended.get(key))}")
             if key in to_correct and not kept and not key.startswith("process ") and not re.search(named(key), explained):
                 self.complain(f"{host}: the correction of {key} is not explained in:\n{explained}")
         if mine and "foreign" not in explained:
@@ -243,6 +274,7 @@ def main():
     random.Random(options.seed).shuffle(chosen)
     packed, begun, totals, asked, missed = runs(chosen[:options.count]), time.monotonic(), [0, 0], 0, 0
     with Lab(options.lab, options.block, options.gateway, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
+        lab.play("tests/guard/prepare_drift.yml")
         cluster = Cluster(lab, directory)
         for number, run in enumerate(packed, 1):
             wrong = cluster.wrong
@@ -254,6 +286,10 @@ def main():
                   f"{counts[1]} left", flush=True)
             for host, items in run.items():
                 print("\n".join(f"        {host}  {'left     ' if item.name in LEFT else 'corrected'}  {item.name}" for item in items), flush=True)
+        wrong = cluster.wrong
+        cluster.canary()
+        good = "ok   " if wrong == cluster.wrong else "WRONG"
+        print(f"{good} {time.monotonic() - begun:5.0f} s  a correction that does not hold stops the run at its canary", flush=True)
     print(f"{totals[0]} corrected, {totals[1]} left and reported, {len(packed)} runs, {cluster.wrong} wrong; {missed} of {asked} answers of the serving "
           f"instance missing while nothing concerned it; {time.monotonic() - begun:.0f} s")
     return 1 if cluster.wrong or not sum(totals) else 0

@@ -11,6 +11,7 @@ SERVICE = "a service of somebody else"
 PROCESS = "a process that somebody started; stopping it may lose work"
 DROPIN = "a drop-in of the site, which may be meant; vllm_serve_dropins makes it the collection's"
 MODEL = "the model is the site's: only its owner knows what its files should be"
+SOFTWARE = "the serving software is the site's here (vllm_runtime_software: existing)"
 SSH = "a file of the site in /etc/ssh; the role vllm_access does not manage this node, or cannot know which of the two is meant"
 CREDENTIAL = "a secret that others could read has to be replaced, not only closed"
 SUDO = "a rule of the site in /etc/sudoers.d"
@@ -29,9 +30,14 @@ REASONS = {
     "/srv/models/tiny has mode 0777": MODEL,
     "/srv/models/tiny/config.json belongs to the service": MODEL,
     "/etc/vllm-hardening/credentials/example has mode 0644": CREDENTIAL,
+    "/etc/vllm-hardening/credentials has mode 0755": CREDENTIAL,
+    "/opt/vllm has mode 0775": SOFTWARE,
+    "/opt/vllm belongs to the service": SOFTWARE,
+    "/opt has mode 0777": SOFTWARE,
     "service account in sudoers": SUDO,
     "gateway overridden": DROPIN,
     "SSH is set to listen everywhere": SSH,
+    "another group may log in": SSH,
     **{item.name: SSH for item in FAULTS if item.name.startswith("sshd: ")},
 }
 LEFT = {name: REASONS[name] for name in (item.name for item in [*FAULTS, *GATEWAY_FAULTS]) if name in REASONS}

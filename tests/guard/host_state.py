@@ -58,6 +58,8 @@ def one_file(path):
         content = json.dumps({key: value for key, value in state.get("confirmed", {}).items() if key not in ("at", "id")}, sort_keys=True).encode()
     if path.endswith(".json") and "/applied/" in path:
         content = json.dumps({key: value for key, value in json.loads(content).items() if key != "at"}, sort_keys=True).encode()
+    if path.startswith("/etc/sysctl.d/"):  # the values of before are lost with a file that somebody removed
+        content = b"".join(line for line in content.splitlines(True) if not line.startswith((b"# before: ", b"# Values before")))
     return [*shape, content.decode("utf-8", "replace")] if TEXT.search(path) else [*shape, hashlib.sha256(content).hexdigest()]
 
 
@@ -67,7 +69,9 @@ def tables():
     for line in output("nft", "list", "tables").splitlines():
         _table, family, name = line.split()
         text = output("nft", "-s", "list", "table", family, name)
-        found[f"table {family} {name}"] = re.sub(r"\{ ([^{}]*) \}", lambda match: "{ " + ", ".join(sorted(re.split(r",\s+", match[1]))) + " }", text)
+        text = re.sub(r"\{ ([^{}]*) \}", lambda match: "{ " + ", ".join(sorted(re.split(r",\s+", match[1]))) + " }", text)
+        head, _line, body = text.rstrip("}\n").partition("{\n")
+        found[f"table {family} {name}"] = head + "\n".join(sorted(part.strip("\n") for part in body.split("\n\n")))
     return found
 
 
@@ -94,7 +98,7 @@ def units():
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in values and values["ActiveState"] not in ("activating", "deactivating"):
             found[f"process {values['Id']}"] = values.pop("MainPID", "")
-            found[f"unit {values['Id']}"] = values
+            found.update({f"unit {values['Id']} {name}": value for name, value in values.items()})
     return {key: value for key, value in found.items() if value and not NOT_OURS.search(key)}
 
 

@@ -20,17 +20,20 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 SETTINGS = "/etc/vllm-guard/guard.json"
-DEFAULTS = {"ssh_port": 22, "administrators": [], "services": "stop", "listeners": []}
+SIGNERS = "/etc/vllm-guard/allowed_signers"
+DEFAULTS = {"ssh_port": 22, "administrators": [], "services": "stop", "listeners": [], "node": "", "signed": False}
 
 
 def settings():
     """The settings of the role; those that cannot be read are the strictest."""
     try:
         with open(SETTINGS, encoding="utf-8") as stream:
-            return {**DEFAULTS, **json.load(stream)}
+            found = {**DEFAULTS, **json.load(stream)}
     except (OSError, ValueError) as error:
         print(f"{SETTINGS}: {error}; the strictest settings are used", file=sys.stderr)
-        return dict(DEFAULTS)
+        found = dict(DEFAULTS)
+    found["signed"] = bool(found["signed"]) or os.path.lexists(SIGNERS)
+    return found
 
 
 def directory(duty):
@@ -43,7 +46,7 @@ def firewall():
     from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_firewall, guard_node
 
     duty = guard_firewall.FirewallGuard(directory("firewall"), settings())
-    duty.run([guard_node.Parameters(duty.records).look])
+    duty.run([guard_node.Parameters(duty.records, duty.signatures).look])
 
 
 def node():

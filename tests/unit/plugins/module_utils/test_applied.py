@@ -26,7 +26,7 @@ def test_what_was_applied_is_read_back_without_secrets(tmp_path):
     applied.write("vllm_network", PARAMS, KEY, str(tmp_path))
     assert applied.concerns(str(tmp_path)) == (["vllm_network"], [])
     found = applied.read("vllm_network", KEY, str(tmp_path))
-    assert [item["path"] for item in found["params"]["files"]] == ["/etc/a"]
+    assert found["params"]["files"][1] == {**{key: value for key, value in PARAMS["files"][1].items() if key != "content"}, "ownership_only": True}
     assert "secret" not in (tmp_path / "vllm_network.json").read_text()
     assert "restart" not in found["params"]["units"][0]
     assert (tmp_path / "vllm_network.json").stat().st_mode & 0o777 == 0o600

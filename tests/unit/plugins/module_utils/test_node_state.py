@@ -175,6 +175,14 @@ def test_sysctls_given_up_return_to_what_they_were():
     ]
 
 
+def test_what_somebody_set_is_no_value_of_before():
+    want = {"sysctls": {"path": "/etc/sysctl.d/90-x.conf", "values": {"net.ipv4.ip_forward": "0", "net.ipv4.conf.*.rp_filter": "1"}}}
+    content = (node_state.HEADER + "net.ipv4.conf.*.rp_filter = 1\nnet.ipv4.ip_forward = 0\n").encode()
+    node = have(paths={"/etc/sysctl.d": there(kind="directory", mode=0o755), "/etc/sysctl.d/90-x.conf": there(content)},
+                sysctls={"net.ipv4.ip_forward": "1", "net.ipv4.conf.eth0.rp_filter": "0"})
+    assert sorted(steps(want, node)) == [("sysctl net.ipv4.conf.eth0.rp_filter", "update"), ("sysctl net.ipv4.ip_forward", "update")]
+
+
 def test_forwarding_is_written_first_since_it_resets_others():
     wanted = node_state.sysctl_wanted(
         {"net.ipv4.conf.*.x": "0", "net.ipv4.ip_forward": "0"}, ["net.ipv4.conf.all.x", "net.ipv4.conf.a.x", "net.ipv4.ip_forward"]

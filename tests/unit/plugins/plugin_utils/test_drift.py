@@ -21,6 +21,12 @@ def test_only_roles_of_failed_controls_run_and_in_their_order():
     assert [one["control"] for one in left] == ["HST-01"]
 
 
+def test_a_role_that_the_inventory_leaves_out_is_not_run():
+    roles, left = drift.roles_to_correct([finding("ACC-01"), finding("ACC-01", "npu02")], ["npu01", "npu02"], (), {"npu01": ["vllm_access", "vllm_gateway"]})
+    assert roles == {"npu01": [], "npu02": ["vllm_access"]}
+    assert [(one["control"], one["host"]) for one in left] == [("ACC-01", "npu01")]
+
+
 def test_chosen_controls_only():
     roles, left = drift.roles_to_correct([finding("SRV-01"), finding("FW-01")], ["npu01"], ["FW-01"])
     assert roles == {"npu01": ["vllm_firewall"]}
@@ -44,10 +50,10 @@ def test_an_explanation_says_what_and_why():
 
 
 def test_an_explanation_of_the_filter_is_its_difference_cut_to_length():
-    lines = "".join(f"+ rule {number}\n" for number in range(100))
+    lines = "".join(f"+ rule {number}\n" for number in range(100)) + "~ file /etc/x: \n"
     explained = drift.explanation("vllm_firewall", {"changed": True, "origin": "rollout", "diff": {"prepared": lines}})
-    assert explained["lines"][:2] == ["+ rule 0", "+ rule 1"]
-    assert explained["lines"][-1] == "and 60 more"
+    assert explained["lines"][:2] == ["~ file /etc/x: ", "+ rule 0"]
+    assert explained["lines"][-1] == "and 61 more"
     assert "intended" in drift.sentences("npu01", [explained], False)[0]
 
 
