@@ -74,13 +74,7 @@ options:
     description: What the packet filter has to let through, as for M(vllm_mindspore.hardening.verify_firewall). Without it the filter is not evaluated.
     type: dict
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  platform: {support: full, platforms: linux}
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
+  - vllm_mindspore.hardening.observing
 """
 
 EXAMPLES = r"""

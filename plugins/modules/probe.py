@@ -83,13 +83,7 @@ options:
     type: float
     default: 1.0
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  platform: {support: full, platforms: linux}
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
+  - vllm_mindspore.hardening.observing
 """
 
 EXAMPLES = r"""

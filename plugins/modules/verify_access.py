@@ -29,13 +29,7 @@ options:
     elements: str
     default: []
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  platform: {support: full, platforms: linux}
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
+  - vllm_mindspore.hardening.observing
 """
 
 EXAMPLES = r"""

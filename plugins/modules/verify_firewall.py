@@ -43,23 +43,12 @@ options:
     type: bool
     default: true
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-attributes:
-  check_mode:
-    support: full
-    description: Nothing is ever changed.
-  diff_mode:
-    support: none
-  platform:
-    support: full
-    platforms: linux
+  - vllm_mindspore.hardening.observing
 requirements:
   - Root, or the capability CAP_NET_ADMIN.
   - Linux 4.18 or later.
 notes:
   - Source addresses and ports are the sender's choice; the policy's C(sources) are believed as far as the filter and the routes check them.
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

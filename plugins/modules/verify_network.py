@@ -32,13 +32,7 @@ options:
     type: dict
     default: {}
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  platform: {support: full, platforms: linux}
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
+  - vllm_mindspore.hardening.observing
 """
 
 EXAMPLES = r"""

@@ -10,20 +10,14 @@ DOCUMENTATION = r"""
 module: verify_npu
 short_description: Verify that the NPUs of an Ascend node are ready
 version_added: 0.1.0
-author:
-  - vllm_mindspore.hardening contributors (!UNKNOWN)
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - vllm_mindspore.hardening.observing
 description:
   - Reads the installation of driver and toolkit, the device nodes, C(npu-smi info), and with C(hccn_tool) the address and the TLS switch of each NPU.
   - Fails with everything that would keep an engine from working or leave the NPUs open. It changes nothing.
   - What cannot be read, since a tool is absent or fails, is unknown and does not fail; it is returned and warned of, and the audit
     counts it as unknown too.
   - NPU interfaces bypass the kernel of the host. That nobody else reaches them is for the switch to enforce; this sees the host's side.
-attributes:
-  check_mode: {support: full}
-  diff_mode: {support: none}
-  platform: {support: full, platforms: linux}
 options:
   npus:
     description: Numbers of the NPUs, those of C(/dev/davinciN).
