@@ -17,7 +17,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
-    DEVIATIONS, ReportError, deviations_text, read_deviations, read_history, summary_of, write_reports)
+    DEVIATIONS, ReportError, deviations_text, locked, read_deviations, read_history, summary_of, write_reports)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
@@ -70,12 +70,8 @@ class ActionModule(ActionBase):
         paths = []
         if arguments["directory"]:
             try:
-                earlier = read_history(arguments["directory"])
-                document["history"] = [*earlier, summary_of(document)]
-                followed = self.followed(arguments, document, seen, earlier[-1]["generated"] if earlier else None)
-                document["deviations"] = deviations.open_first(followed, DEVIATIONS_SHOWN)
-                rendered = {DEVIATIONS: deviations_text(followed), **{FORMATS[name][0]: FORMATS[name][1](document) for name in arguments["formats"]}}
-                paths = write_reports(arguments["directory"], rendered, document, arguments["signing_key"])
+                with locked(arguments["directory"]):
+                    paths = self.write(arguments, document, seen)
             except ReportError as error:
                 raise AnsibleActionFail(str(error)) from None
         display = Display()
@@ -88,6 +84,15 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] += "".join(f" {finding['control']} {finding['host']}: {finding['observed']}." for finding in worst(document["findings"]))
         return result
+
+    def write(self, arguments, document, seen):
+        """Complete the document with what earlier runs left, and write the reports; their paths. Raises ReportError."""
+        earlier = read_history(arguments["directory"])
+        document["history"] = [*earlier, summary_of(document)]
+        followed = self.followed(arguments, document, seen, earlier[-1]["generated"] if earlier else None)
+        document["deviations"] = deviations.open_first(followed, DEVIATIONS_SHOWN)
+        rendered = {DEVIATIONS: deviations_text(followed), **{FORMATS[name][0]: FORMATS[name][1](document) for name in arguments["formats"]}}
+        return write_reports(arguments["directory"], rendered, document, arguments["signing_key"])
 
     @staticmethod
     def followed(arguments, document, seen, previous):

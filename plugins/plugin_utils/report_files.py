@@ -9,6 +9,8 @@ The manifest lists the SHA-256 of every file of the run and of the manifest befo
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import itertools
 import json
@@ -94,10 +96,26 @@ def digest(path):
         return None
 
 
+@contextlib.contextmanager
+def locked(directory):
+    """Makes the directory, and keeps other audits from it: the reports and the manifest of two runs at the same time would be mixed. Raises ReportError."""
+    try:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ReportError(f"vllm_audit_directory is {directory!r}, where the report cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_reports(directory, rendered, document, key=None):
     """Write the rendered files, the history and the manifest.
 
     rendered: {file name: its text in pieces}; key: path of a private key for ssh-keygen, or None. Returns the paths written. Raises ReportError.
+    To be called under ``locked(directory)`` where other audits may write there.
     """
     try:
         os.makedirs(directory, mode=0o750, exist_ok=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
-    HISTORY, MANIFEST, NAMESPACE, ReportError, digest, read_history, write_reports)
+    HISTORY, MANIFEST, NAMESPACE, ReportError, digest, locked, read_history, write_reports)
 
 DOCUMENT = {
     "generated": "2026-06-01T00:00:00+00:00", "verdict": "findings", "counts": {"pass": 1, "fail": 1, "waived": 0, "unknown": 0},
@@ -53,6 +54,22 @@ def test_a_signature_holds_until_a_byte_changes(tmp_path, key):
     assert not verified(directory, public)
 
 
+def test_two_runs_do_not_mix_their_files(tmp_path):
+    directory, order = str(tmp_path / "audit"), []
+
+    def second():
+        with locked(directory):
+            order.append("second")
+
+    with locked(directory):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]
+
+
 def test_an_unsigned_run_leaves_no_old_signature(tmp_path, key):
     directory = tmp_path / "audit"
     write_reports(str(directory), {}, DOCUMENT, str(key))
@@ -70,6 +87,8 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "audit").write_text("x")
     with pytest.raises(ReportError, match="vllm_audit_directory"):
         write_reports(str(tmp_path / "audit"), {}, DOCUMENT)
+    with pytest.raises(ReportError, match="vllm_audit_directory"), locked(str(tmp_path / "audit")):
+        raise AssertionError
 
 
 @pytest.mark.parametrize("line", ["", "nonsense", "[]", "{}", '{"counts": 1}', '{"counts": {}, "generated": 1}'])
