@@ -8,8 +8,10 @@ import datetime
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied
+from ansible_collections.vllm_mindspore.hardening.plugins.modules.gateway import RECORD, kept
 from ansible_collections.vllm_mindspore.hardening.plugins.modules.gateway import arguments as documented
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import gateway, gateway_input
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import gateway, gateway_input, signer
 
 MODULE = "vllm_mindspore.hardening.gateway"
 # The distribution's own unit, which its package starts, has nothing to do with ours.
@@ -36,6 +38,13 @@ class ActionModule(ActionBase):
             except gateway_input.GatewayError as error:
                 raise AnsibleActionFail(str(error)) from None
             sent.update(_rendered(options, settings, files, report))
+            key = signer.key_of(self._templar, task_vars)
+            if key:
+                wanted = applied.digest(applied.remembered(kept(sent["rendered"], sent["secret_files"])))
+                try:
+                    sent["signed"] = signer.signed(key, node, RECORD, wanted)
+                except signer.SigningError as error:
+                    raise AnsibleActionFail(str(error)) from None
         answer = self._execute_module(module_name=MODULE, module_args=sent, task_vars=task_vars)
         if answer.pop("program_missing", False) and not self._task.check_mode and not answer.get("failed"):
             installed = self._install(options["package"], options["program"], task_vars)

@@ -146,6 +146,9 @@ options:
   secret_files:
     description: Set by the controller's half of this module, private keys and sums of secrets.
     type: dict
+  signed:
+    description: Set by the controller's half of this module, where C(vllm_guard_signing_key) names a key.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -171,6 +174,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+origin:
+  description: Whether the differences come from another desired state than was last applied (V(rollout)), or from a change on the node (V(foreign)).
+  type: str
+  returned: when changed, with O(state=present)
+  sample: foreign
 resources:
   description: Each resource that differs, what is done about it, and the differing properties before and after.
   type: list
@@ -214,7 +222,7 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import gateway_expiry, gateway_live, listeners, node_files, node_state
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, gateway_expiry, gateway_live, listeners, node_files, node_state, sealing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.node_edge import Failed, Node
 
 BASE = "/etc/vllm-hardening"
@@ -229,6 +237,7 @@ EXPIRY = "vllm-gateway-expiry"
 EXPIRY_FOLDER = "/usr/local/lib/vllm-gateway"
 KEYS = f"{DIRECTORY}/keys.map"
 READY_SECONDS = 30
+RECORD = "vllm_gateway"
 
 
 def read(path):
@@ -280,6 +289,19 @@ def present(rendered, secret_files, instances, renew):
             {"name": f"{EXPIRY}.timer", "content": watch[f"{EXPIRY}.timer"], "enabled": True, "state": "started"},
         ],
     }
+
+
+def kept(rendered, secret_names):
+    """What of the gateway the guard keeps, as node_state has it: what the controller rendered, and who may read the secrets. Pure."""
+    files = [{"path": f"{DIRECTORY}/{name}", "content": content, "group": USER, "mode": "0640"} for name, content in sorted(rendered["files"].items())]
+    files += [{"path": f"{DIRECTORY}/{name}", "group": USER, "mode": "0640", "sensitive": True} for name in sorted({*secret_names, "backends.map"})]
+    return with_defaults({
+        "groups": [{"name": USER, "system": True}],
+        "users": [{"name": USER, "system": True, "home": "/nonexistent", "shell": "/usr/sbin/nologin"}],
+        "directories": [{"path": DIRECTORY, "mode": "0750", "group": USER}, {"path": f"{DIRECTORY}/certificates", "mode": "0750", "group": USER}],
+        "reloads": {f"{DIRECTORY}/{name}": [UNIT] for name in sorted(rendered["files"])},
+        "files": files, "units": [{"name": UNIT, "content": rendered["unit"], "enabled": True, "state": "started"}],
+    })
 
 
 def strays():
@@ -501,10 +523,27 @@ def run_present(module, result):
         result["resources"].append({"resource": f"keys of {UNIT}", "change": "update", "before": {"differing": number}, "after": {"differing": 0}})
     if module._diff:
         result["diff"] = node_state.diffs(everything) + key_diff(result["keys"])
+    remembered = kept(rendered, secret_files)
+    if result["changed"]:
+        same = applied.last_digest(RECORD) == applied.digest(applied.remembered(remembered))
+        result["origin"] = "foreign" if same else "rollout"
     if module.check_mode:
         return
+    applied.admit(RECORD, remembered, module.params["signed"])
     if any(step.data.get("path", "").startswith(DIRECTORY) for step in steps):
         gateway.check()
+    with applied.lock():
+        if result["changed"]:
+            applied.begin(RECORD)
+        bring_about(gateway, steps, unit_step)
+        applied.write(RECORD, remembered, sealing.read_key(), signed=module.params["signed"])
+    if result["changed"]:
+        # What it states is about the certificates and keys of before.
+        gateway.node.run("systemctl", "start", "--no-block", f"{EXPIRY}.service")
+
+
+def bring_about(gateway, steps, unit_step):
+    """Carry the steps out, the unit last."""
     for step in steps:
         gateway.node.carry_out(step)
     # Old processes keep the keys of before a reload unless they are told; a key that ends ends everywhere first.
@@ -512,9 +551,6 @@ def run_present(module, result):
         gateway.apply_keys()
     if unit_step is not None:
         gateway.control(unit_step.data["verb"])
-    if result["changed"]:
-        # What it states is about the certificates and keys of before.
-        gateway.node.run("systemctl", "start", "--no-block", f"{EXPIRY}.service")
 
 
 def key_diff(names):
@@ -537,9 +573,12 @@ def run_absent(module, result):
     if module._diff:
         result["diff"] = node_state.diffs(steps)
     if not module.check_mode:
-        for step in steps:
-            node.carry_out(step)
-        node_files.remove(APPLIED)
+        with applied.lock():
+            applied.begin(RECORD)
+            for step in steps:
+                node.carry_out(step)
+            node_files.remove(APPLIED)
+            applied.write(RECORD, with_defaults(absent()), sealing.read_key())
 
 
 def arguments():
@@ -558,7 +597,7 @@ def arguments():
         "program": {"type": "path", "default": "/usr/sbin/haproxy"}, "package": {"type": "str", "default": "haproxy"},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "renew_certificates": {"type": "bool", "default": False}, "renew_backend_keys": {"type": "bool", "default": False},
-        "rendered": {"type": "dict"}, "secret_files": {"type": "dict", "no_log": True},
+        "rendered": {"type": "dict"}, "secret_files": {"type": "dict", "no_log": True}, "signed": {"type": "dict"},
     }
 
 
@@ -570,7 +609,7 @@ def main():
         (run_present if module.params["state"] == "present" else run_absent)(module, result)
     except node_state.Refusal as error:
         module.fail_json(msg="\n".join(error.problems), problems=error.problems)
-    except (Failed, OSError) as error:
+    except (Failed, OSError, applied.Busy, sealing.Untrusted) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

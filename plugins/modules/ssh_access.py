@@ -78,6 +78,9 @@ options:
     description: Set by the controller's half of this module.
     type: str
     default: ""
+  signed:
+    description: Set by the controller's half of this module, where C(vllm_guard_signing_key) names a key.
+    type: dict
   asks_password:
     description: Set by the controller's half of this module.
     type: bool
@@ -96,6 +99,16 @@ effective:
   description: What sshd runs with for the login of this run, of the options that the drop-in names.
   type: dict
   returned: when O(state=present)
+resources:
+  description: Each file that differs, and how.
+  type: list
+  elements: dict
+  returned: success
+origin:
+  description: Whether the difference comes from another desired state than was last applied (V(rollout)), or from a change on the node (V(foreign)).
+  type: str
+  returned: when changed
+  sample: foreign
 """
 
 import glob
@@ -105,22 +118,33 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import confirmed_change, node_files, ssh_daemon
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, confirmed_change, node_files, sealing, ssh_daemon
 
 MAIN = "/etc/ssh/sshd_config"
 DROPIN = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf"
 SUDOERS = "/etc/sudoers.d/zz-vllm-hardening"
+UNITS = ("ssh.service", "sshd.service")  # Debian's name and Fedora's
 FILES = {DROPIN: ("previous.conf", 0o644), SUDOERS: ("previous.sudoers", 0o440)}
 DIRECTORY = "/var/lib/vllm-hardening/access"
 GUARD = "vllm-hardening-access.service"
 RUNTIME = "/run/vllm-hardening"
+RECORD = "vllm_access"
 
 
 class Refused(Exception):
     """A change that is not begun; the message is for the user."""
+
+
+def kept(params):
+    """What the guard keeps, as node_state has it: sshd's drop-in, which sshd reads again where it was put back. sudo's depends on the login. Pure."""
+    present = params["state"] == "present"
+    text = ssh_daemon.dropin(params["addresses"], params["port"], params["groups"], params["settings"]) if present else None
+    item = {"path": DROPIN, "content": text, "owner": "root", "group": "root", "mode": "0644", "state": params["state"], "sensitive": False}
+    return {"groups": [], "users": [], "directories": [], "units": [], "files": [item], **({"reloads": {DROPIN: list(UNITS)}} if present else {})}
 
 
 def read(path):
@@ -260,6 +284,27 @@ class Access:
             self.run("/bin/sh", f"{folder}/rollback", "now")
             raise Refused(f"vllm_access_limit_sudo: a rule after {SUDOERS} still lets {login()[0]} run anything; remove it. Nothing was changed")
 
+    def remember(self):
+        """What was applied, for the guard and for telling a rollout from a foreign change."""
+        applied.write(RECORD, kept(self.params), sealing.read_key(), signed=self.params["signed"])
+
+    def loose(self):
+        """Files of ours whose owner or mode is not ours: ``{path: what it is}``."""
+        found = {}
+        for path, (_copy, mode) in FILES.items():
+            if os.path.lexists(path):
+                status = os.lstat(path)
+                if status.st_uid or status.st_gid or stat.S_IMODE(status.st_mode) != mode:
+                    found[path] = f"owner {status.st_uid}, group {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
+        return found
+
+    @staticmethod
+    def tighten(paths):
+        """Give files of ours back to root; that needs no proof, since their content is the same."""
+        for path in paths:
+            os.chown(path, 0, 0)
+            os.chmod(path, FILES[path][1])
+
     def token(self):
         """pending, confirmed, rolling-back, rolled-back or unknown."""
         for state in ("pending", "confirmed", "rolling-back", "rolled-back"):
@@ -275,29 +320,45 @@ class Access:
         except FileNotFoundError:
             self.module.fail_json(msg=f"the change is {self.token()}", outcome=self.token())
         self.module.run_command(["systemctl", "stop", f"vllm-hardening-access-{self.params['change_id']}.timer"])
+        self.remember()
         return {"outcome": "confirmed", "login": confirmed_change.login()}
+
+
+def arguments():
+    """The options of the module, as documented."""
+    return {
+        "addresses": {"type": "list", "elements": "str", "default": []}, "port": {"type": "int", "default": 22},
+        "groups": {"type": "list", "elements": "str", "default": []}, "settings": {"type": "dict", "default": {}},
+        "limit_sudo": {"type": "bool", "default": False}, "asks_password": {"type": "bool", "default": False, "no_log": False},
+        "rollback_timeout": {"type": "int", "default": 30},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
+        "change_id": {"type": "str", "default": ""}, "signed": {"type": "dict"},
+    }
+
+
+def described(before, wanted, loose):
+    """The differences as resources: what lies there otherwise, and what others than root could change."""
+    found = [{"resource": f"file {path}", "change": "update", "before": {"ownership": what}, "after": {"ownership": "root's"}} for path, what in loose.items()]
+    for path in FILES:
+        if wanted[path] != before[path]:
+            change = "create" if before[path] is None else "remove" if wanted[path] is None else "update"
+            texts = ({"content": "other"} if before[path] is not None else {}, {"content": "as planned"} if wanted[path] is not None else {})
+            found.append({"resource": f"file {path}", "change": change, "before": texts[0], "after": texts[1]})
+    return found
 
 
 def main():
     """apply, confirm or tell the outcome."""
-    module = AnsibleModule(
-        argument_spec={
-            "addresses": {"type": "list", "elements": "str", "default": []}, "port": {"type": "int", "default": 22},
-            "groups": {"type": "list", "elements": "str", "default": []}, "settings": {"type": "dict", "default": {}},
-            "limit_sudo": {"type": "bool", "default": False}, "asks_password": {"type": "bool", "default": False, "no_log": False},
-            "rollback_timeout": {"type": "int", "default": 30},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "phase": {"type": "str", "choices": ["apply", "confirm", "outcome"], "default": "apply"},
-            "change_id": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=arguments(), supports_check_mode=True)
     access, params = Access(module), module.params
     if access.sshd is None:
         module.fail_json(msg="there is no sshd on this node")
     if params["phase"] == "confirm":
         module.exit_json(**access.confirm())
     if params["phase"] == "outcome":
+        if access.token() == "rolled-back":
+            applied.broken_off(RECORD)
         module.exit_json(outcome=access.token())
     before = {path: read(path) for path in FILES}
     wanted = dict.fromkeys(FILES)
@@ -310,16 +371,28 @@ def main():
             result["effective"] = access.judge(wanted[DROPIN])
             if params["limit_sudo"]:
                 wanted[SUDOERS] = access.sudo_rules()
-        result["changed"] = wanted != before
+        loose = access.loose()
+        result["changed"] = wanted != before or bool(loose)
+        if result["changed"]:
+            same = applied.last_digest(RECORD) == applied.digest(applied.remembered(kept(params)))
+            result["origin"] = "foreign" if same else "rollout"
+        result["resources"] = described(before, wanted, loose)
         if module._diff:
+            headers = {item["resource"]: f"{item['resource']} ({item['change']})" for item in result["resources"]}
             result["diff"] = [
-                {"before_header": path, "after_header": path, "before": before[path] or "", "after": wanted[path] or ""}
+                {"before_header": headers[f"file {path}"], "after_header": headers[f"file {path}"], "before": before[path] or "", "after": wanted[path] or ""}
                 for path in FILES if wanted[path] != before[path]
             ]
-        if result["changed"] and not module.check_mode:
-            access.change(wanted, before)
-            result["change"] = {"id": params["change_id"], "seconds": params["rollback_timeout"]}
-    except (Refused, OSError) as error:
+        if not module.check_mode:
+            applied.admit(RECORD, kept(params), params["signed"])
+            access.tighten(loose)
+            if wanted != before:
+                applied.begin(RECORD)
+                access.change(wanted, before)
+                result["change"] = {"id": params["change_id"], "seconds": params["rollback_timeout"]}
+            else:
+                access.remember()
+    except (Refused, OSError, applied.Busy, sealing.Untrusted) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

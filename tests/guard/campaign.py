@@ -56,6 +56,23 @@ INJECTIONS = {
 }
 
 
+CLOCK = """import time
+_time, _gmtime = time.time, time.gmtime
+
+
+def _offset():
+    try:
+        with open("/run/clock-offset", encoding="ascii") as stream:
+            return float(stream.read())
+    except (OSError, ValueError):
+        return 0.0
+
+
+time.time = lambda: _time() + _offset()
+time.gmtime = lambda seconds=None: _gmtime(_time() + _offset() if seconds is None else seconds)
+"""
+
+
 def in_network(node, function):
     """Call a function while this thread is in a host's network; sockets made there stay there."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -172,6 +189,36 @@ class Campaign:
         """Whether the guard complains about what was confirmed."""
         text = self.node.path("var/lib/vllm-guard-firewall/vllm_guard_firewall.prom").read_text()
         return 'vllm_guard_alarm{duty="firewall",kind="state"} 1' in text
+
+    def clock(self):
+        """The time of day as the guard's processes see it jumps to and fro: nothing is missed, nothing intended is called drift."""
+        site, offset = self.node.path("usr/lib/python3/dist-packages/sitecustomize.py"), self.node.path("run/clock-offset")
+        site.write_text(CLOCK)
+        offset.write_text("0")
+        self.node.run("systemctl", "restart", UNIT, "vllm-guard-node.service")
+        wait_for(self.guard_pid, PATIENCE, 0.1)
+        wanted, seen = self.wanted(), len(self.history())
+        for jump in (86400, -86400, 4 * 3.156e7, -60, 0):
+            offset.write_text(str(jump))
+            if self.witness().restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"])) is None:
+                self.complain(f"not restored after the clock jumped to {jump:+.0f} s")
+        if {one["at"][:4] for one in self.history()[seen:]} == {time.strftime("%Y")}:
+            self.complain("the guard did not see the clock jump")
+        self.options.rollouts, rollouts = 2, self.options.rollouts
+        offset.write_text("86400")
+        self.rollouts()
+        offset.write_text("-86400")
+        self.rollouts()
+        self.options.rollouts = rollouts
+        self.node.run("python3", "-I", f"{PROGRAM}/guard.py", "maintenance", "0.05", "three", "seconds")
+        self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
+        if not wait_for(lambda: in_network(self.node, loaded) == wanted, 30, 0.05):
+            self.complain("maintenance did not end while the clock was wrong")
+        site.unlink()
+        offset.unlink()
+        self.node.run("systemctl", "restart", UNIT, "vllm-guard-node.service")
+        wait_for(self.guard_pid, PATIENCE, 0.1)
+        print("a clock that jumps by a day and by years: all restored, nothing intended called drift, maintenance ended in time", flush=True)
 
     def strays(self):
         """What runs as an account of ours outside its units is ended; what is somebody else's is left."""
@@ -487,7 +534,7 @@ def element(number):
     return [(0x10, 0, edge), (kind, flags, body), (0x11, 0, edge)]
 
 
-PARTS = ("injections", "rollouts", "parameters", "strays", "maintained", "tampered", "surface", "killed", "flood", "signed")
+PARTS = ("injections", "rollouts", "parameters", "clock", "strays", "maintained", "tampered", "surface", "killed", "flood", "signed")
 
 
 def main():

@@ -230,10 +230,11 @@ class Cluster:
         if failing != expected:
             said = {finding["control"]: finding["observed"] for finding in after if finding["host"] == host and finding["control"] in failing - expected}
             self.complain(f"{host}: fails afterwards: {sorted(failing)}, expected {sorted(expected)} ({[item.name for item in items]}): {said}")
-        restarted = any(concerns_serving(item) for item in items)
+        restarted = {"vllm-"} if any(concerns_serving(item) for item in items) else set()
+        restarted |= {"ssh.service"} if any("vllm_access" in BY_ID[control].tags for item in mine for control in item.controls) else set()
         to_correct, to_leave = differing(clean, middle), differing(middle, worst)
         for key in sorted(differing(clean, ended) | to_correct | to_leave):
-            if key.startswith("process ") and restarted and "vllm-" in key:
+            if key.startswith("process ") and any(name in key for name in restarted):
                 continue
             kept = key in to_leave and worst.get(key) != clean.get(key)
             if ended.get(key) != (worst if kept else clean).get(key):

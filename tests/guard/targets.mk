@@ -1,7 +1,7 @@
 # Campaigns against the guard of a node: damage, deceit, floods and intended changes.
 TEST_STEPS += guard-short drift-faults-short
 
-.PHONY: guard guard-short drift-faults drift-faults-short
+.PHONY: guard guard-short drift-faults drift-faults-short drift-pull
 guard: setup ## N damages of the filter, 50 rollouts and a minute of flood against the guard: make guard N=100
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/campaign.py --count $(N) --rollouts 50 --flood 60 --bars
 
@@ -14,3 +14,6 @@ drift-faults-short: setup
 
 guard-short: setup
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/campaign.py --count 18 --rollouts 2 --flood 6
+
+drift-pull: setup ## A node that corrects itself with ansible-pull from signed commits
+	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/pull.py

@@ -72,6 +72,17 @@ def test_the_account_of_a_service_has_no_password(system, password, changes):
     assert [(step.verb, step.before, step.after) for step in result] == ([("usermod", {"password": "set"}, {"password": "none"})] if changes else [])
 
 
+def test_of_a_file_whose_content_nobody_remembers_only_the_owner_and_the_mode_count():
+    item = {"path": "/etc/x", "owner": "root", "group": "root", "mode": "0600", "state": "present", "sensitive": True, "ownership_only": True}
+    node = have(paths={"/etc/x": there(b"", mode=0o644)})
+    found = node_state.difference(node_state.Desired({"files": [item]}), node)
+    assert [(step.verb, step.before, step.after) for step in found] == [("ownership", {"mode": "0644"}, {"mode": "0600"})]
+    assert steps({"files": [item]}, have(paths={"/etc/x": there(b"anything", mode=0o600)})) == []
+    assert steps({"files": [item]}, have(paths={})) == []
+    with pytest.raises(node_state.Refusal, match="no content"):
+        node_state.Desired({"files": [{**item, "ownership_only": False, "content": None}]})
+
+
 def test_nothing_to_do_is_nothing():
     want = {"files": [a_file()], "units": [a_unit(content="[Service]\n", enabled=True, state="started", restart_on=["/etc/x"])]}
     node = have(paths={"/etc/x": there(), "/etc/systemd/system/x.service": there(b"[Service]\n")}, units={"x.service": running()})
