@@ -574,6 +574,10 @@ LOUD = re.compile(
 )
 
 
+# Out of another root file system systemd cannot say in the journal what it did not find.
+NO_PROGRAM = "status=203/EXEC"
+
+
 def first_error(lines):
     """The first error of a journal, in one or two lines: where it is a traceback, the line that introduces it and the exception.
 
@@ -585,7 +589,7 @@ def first_error(lines):
         if not matched or (QUIET.search(line) and not re.search(r"\b(?:ERROR|CRITICAL|FATAL)\b", line)):
             continue
         if "Traceback (most recent call last)" not in line and not any("Traceback (most recent call last)" in later for later in lines[index + 1:index + 2]):
-            return line.strip()
+            return line.strip() + (" (the program of its ExecStart= is not there, or not for this node)" if NO_PROGRAM in line else "")
         head = "" if "Traceback (most recent call last)" in line else line.strip() + "\n"
         for later in lines[index + 1:]:
             text = LOG_PREFIX.sub("", later).strip()

@@ -295,6 +295,10 @@ def test_first_error_is_the_cause_not_the_consequence():
             ["Traceback (most recent call last):", '  File "a", line 1', "ModuleNotFoundError: No module named 'x'"],
             "Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'",
         ),
+        (
+            ["Started x", "x.service: Main process exited, code=exited, status=203/EXEC"],
+            "x.service: Main process exited, code=exited, status=203/EXEC (the program of its ExecStart= is not there, or not for this node)",
+        ),
         (["all good", "INFO nothing failed to happen"], ""),
     ],
 )
