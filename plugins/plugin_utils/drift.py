@@ -23,7 +23,7 @@ OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_
 HISTORY = "drift.jsonl"  # beside the reports
 LINES = 40
 CHANGED_LINES = 8  # of one file
-FILE = re.compile(r"[-+~] (file|directory) ")
+FILE = re.compile(r"[-+~] (file|directory)\b")
 
 
 def roles_to_correct(findings, hosts, controls=(), left_out=None):

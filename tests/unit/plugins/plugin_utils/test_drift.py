@@ -50,9 +50,9 @@ def test_an_explanation_says_what_and_why():
 
 
 def test_an_explanation_of_the_filter_is_its_difference_cut_to_length():
-    lines = "".join(f"+ rule {number}\n" for number in range(100)) + "~ file /etc/x: \n"
+    lines = "".join(f"+ rule {number}\n" for number in range(100)) + "~ file: /etc/x\n"
     explained = drift.explanation("vllm_firewall", {"changed": True, "origin": "rollout", "diff": {"prepared": lines}})
-    assert explained["lines"][:2] == ["~ file /etc/x: ", "+ rule 0"]
+    assert explained["lines"][:2] == ["~ file: /etc/x", "+ rule 0"]
     assert explained["lines"][-1] == "and 61 more"
     assert "intended" in drift.sentences("npu01", [explained], False)[0]
 
