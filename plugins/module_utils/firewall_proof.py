@@ -301,7 +301,7 @@ class _Judge:
         boxes = [{STATE: fresh, DIRECTION: [(1, 1)]}, {STATE: fresh, OLDER: [(1, 1)]}]
         if where == "output":
             boxes += [{OIF: [(0, 0)]}, {IIF: [(1, last)]}]
-            if self.filter.output_interfaces():  # where rules decide about routes, what is for this host may leave it
+            if self.host is not None:
                 boxes.append({DADDR: self.own(), OIF: foreign})
             return boxes
         boxes.append({IIF: [(0, 0)]})
@@ -384,7 +384,7 @@ class _Judge:
         strangers = complement(sorted([(0, 0), *self.interface("lo")]), len(self.space.interfaces) - 1)
         if where == "output":
             box.setdefault(UID, [(0, NO_UID)])
-            boxes = [] if OIF in box else self.routed(box)
+            boxes = [] if OIF in box else self.routed(box) or self.anywhere(box)
             if boxes:
                 return [{**box, **one} for one in boxes], None
             box.setdefault(OIF, [(at, at) for at in range(1, len(self.space.interfaces)) if self.space.interfaces[at]["present"]])
@@ -439,6 +439,15 @@ class _Judge:
             if wanted and self.interface_names[at] != "lo":
                 own = self.own(self.space.interfaces[at]["index"]) or self.own()
                 boxes.append({DADDR: wanted, OIF: [(at, at)], SADDR: box.get(SADDR, own or self.everything)})
+        return boxes
+
+    def anywhere(self, box):
+        """A box for each interface, from the addresses there: where rules decide about routes, any of them may be the way."""
+        boxes = []
+        for at, interface in enumerate(self.space.interfaces):
+            own = self.own(interface["index"]) if self.host is not None and interface["present"] and self.interface_names[at] != "lo" else []
+            if own:
+                boxes.append({OIF: [(at, at)], SADDR: box.get(SADDR, own)})
         return boxes
 
     def reversed(self, box):

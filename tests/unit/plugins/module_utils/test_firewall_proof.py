@@ -344,6 +344,12 @@ def test_users_are_confined_and_others_are_not_looked_at():
     assert flows(result) == {"chat-peers": "ok", "chat-backend": "ok"}
 
 
+def test_rules_about_routes_leave_open_by_which_interface(monkeypatch):
+    monkeypatch.setattr(Host, "routes_to", lambda *_arguments: None)
+    result = limited()
+    assert result["verdict"] == "ok" and flows(result) == {"chat-peers": "ok", "chat-backend": "ok"}
+
+
 def test_without_users_everything_that_the_host_sends_is_looked_at():
     assert limited(egress_users=None)["verdict"] == "violated"
 
