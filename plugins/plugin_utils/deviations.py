@@ -38,14 +38,17 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
         if finding["status"] == "fail" and (host, control) not in still:
             history.append({"host": host, "control": control, "what": clip(finding["observed"]), "began_after": previous, "began": None,
                             "seen": when, "corrected": None, "by": None, "changed_by": None, "explained": []})
-    seen = {(one["host"], one["seen"], one["what"]) for one in history if not one["control"]}
+    seen, judged = {(one["host"], one["seen"], one["what"]) for one in history if not one["control"]}, {}
+    for one in history:
+        if one["control"]:
+            judged.setdefault(one["host"], []).append(one)
     for host, records in sorted(guards.items()):
         for record in records or ():
             one = of_guard(host, record)
             if (host, one["seen"], one["what"]) not in seen:
                 seen.add((host, one["seen"], one["what"]))
                 history.append(one)
-                narrow(history, one)
+                narrow(judged.get(host, ()), one)
     history.sort(key=lambda one: one["seen"])
     over = [one for one in history if one["corrected"]]
     dropped = {id(one) for one in over[:-LIMIT]}
@@ -63,13 +66,13 @@ def of_guard(host, record):
             "changed_by": clip(record["by"]) if record["by"] else None, "explained": lines, "outcome": record["outcome"], "kind": record["kind"]}
 
 
-def narrow(history, one):
-    """Where the guard saw and left what an audit saw after it on the same host, the audit's deviation began then."""
+def narrow(judged, one):
+    """Where the guard saw and left what an audit saw after it on the same host (`judged`), the audit's deviation began then."""
     if one["corrected"] or one["outcome"] == "refused":
         return
-    for other in history:
+    for other in judged:
         between = (other["began_after"] is None or other["began_after"] <= one["seen"]) and one["seen"] <= other["seen"]
-        if other["control"] in KINDS.get(one["kind"], ()) and other["host"] == one["host"] and other["began"] is None and between:
+        if other["control"] in KINDS.get(one["kind"], ()) and other["began"] is None and between:
             other.update(began=one["began"] or one["seen"], changed_by=one["changed_by"])
 
 
