@@ -18,12 +18,11 @@ export LAB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-hardening
 
 # What `make test` makes after setup, in this order. tests/*/targets.mk add theirs, then the scenarios follow.
 TEST_STEPS :=
-# What needs no lab and is made beside them.
+# What is made beside them: what needs no lab, and scenarios whose time does not matter.
 TEST_BESIDE := lint sanity units build
+SCENARIOS_BESIDE := company firewall
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
-# The scenarios of `make test`; `make molecule` runs all.
-TEST_SCENARIOS ?= access company default firewall gateway remove serve topologies
 EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint
 
 .PHONY: help setup lint docs sanity units build molecule test bench changelog clean $(SCENARIOS:%=molecule-%)
@@ -83,4 +82,5 @@ clean: ## Remove what was built; labs that are up stay up
 -include tests/*/targets.mk
 
 test: ## Everything, from nothing
-	@$(PYTHON) tests/tools/steps.py setup $(TEST_STEPS) $(TEST_SCENARIOS:%=molecule-%) --beside $(TEST_BESIDE)
+	@$(PYTHON) tests/tools/steps.py setup $(TEST_STEPS) $(patsubst %,molecule-%,$(filter-out $(SCENARIOS_BESIDE),$(SCENARIOS))) \
+		--beside $(TEST_BESIDE) $(SCENARIOS_BESIDE:%=molecule-%)
