@@ -71,7 +71,7 @@ def tables():
         text = output("nft", "-s", "list", "table", family, name)
         text = re.sub(r"\{ ([^{}]*) \}", lambda match: "{ " + ", ".join(sorted(re.split(r",\s+", match[1]))) + " }", text)
         head, _line, body = text.rstrip("}\n").partition("{\n")
-        found[f"table {family} {name}"] = head + "\n".join(sorted(part.strip("\n") for part in body.split("\n\n")))
+        found[f"table {family} {name}"] = head + "\n".join(sorted(part.strip("}\n\t ") for part in body.split("\n\n")))
     return found
 
 
