@@ -197,13 +197,15 @@ class Campaign:
         offset.write_text("0")
         self.node.run("systemctl", "restart", UNIT, "vllm-guard-node.service")
         wait_for(self.guard_pid, PATIENCE, 0.1)
-        wanted, seen = self.wanted(), len(self.history())
+        wanted = self.wanted()
         for jump in (86400, -86400, 4 * 3.156e7, -60, 0):
+            seen = len(self.history())
             offset.write_text(str(jump))
             if self.witness().restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"])) is None:
                 self.complain(f"not restored after the clock jumped to {jump:+.0f} s")
-        if {one["at"][:4] for one in self.history()[seen:]} == {time.strftime("%Y")}:
-            self.complain("the guard did not see the clock jump")
+            day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + jump))
+            if not self.recorded(seen, 10, kind="^ruleset$", outcome="^corrected$", at=day):
+                self.complain(f"no record of {day}, to which the clock jumped: {self.history()[seen:]}")
         self.options.rollouts, rollouts = 2, self.options.rollouts
         offset.write_text("86400")
         self.rollouts()
