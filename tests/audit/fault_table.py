@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 UNIT = "/etc/systemd/system/vllm-chat.service"
 RESTART = "systemctl daemon-reload; systemctl restart vllm-chat.service"
+# Times of processes are told with a tolerance of two seconds.
+WHILE_YOUNG = "until [ $(ps -o etimes= -p $(systemctl show -P MainPID vllm-chat.service)) -gt 3 ]; do sleep 0.3; done"
 TABLE = "inet vllm_hardening"
 RELOAD_FILTER = "nft -f /etc/vllm-hardening/firewall.nft"
 SETTINGS = "/lib/systemd/systemd-sysctl"
@@ -149,8 +151,8 @@ FAULTS = [
           unknown=PROCESS_CONTROLS),
     fault("service stopped", "systemctl stop vllm-chat.service", "systemctl start vllm-chat.service", "SRV-01", hosts=("npu02",), unknown=PROCESS_CONTROLS),
     fault("service disabled", "systemctl -q disable vllm-chat.service", "systemctl -q enable vllm-chat.service", "SRV-01"),
-    fault("unit changed and not reloaded", f"touch -d '+1 minute' {UNIT}", f"touch {UNIT}; {RESTART}", "SRV-01", "SRV-06"),
-    fault("unit changed and not restarted", f"touch -d '+1 minute' {UNIT}; systemctl daemon-reload", f"touch {UNIT}; {RESTART}", "SRV-06"),
+    fault("unit changed and not reloaded", f"{WHILE_YOUNG}; touch -d '+1 minute' {UNIT}", f"touch {UNIT}; {RESTART}", "SRV-01", "SRV-06"),
+    fault("unit changed and not restarted", f"{WHILE_YOUNG}; touch -d '+1 minute' {UNIT}; systemctl daemon-reload", f"touch {UNIT}; {RESTART}", "SRV-06"),
     edit("runs as root", "s/^User=.*/User=root/", "SRV-02", "SRV-03"),
     edit("runs as another service's user", "s/^User=.*/User=nobody/; s/^Group=.*/Group=nogroup/", "SRV-02", "SRV-03"),
     fault("engine started by hand as the service's user",
