@@ -1,8 +1,8 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """What a node consists of: files, units, accounts, packet filter, kernel parameters.
 
-    listing.py                  prints it as JSON
-    listing.py BEFORE AFTER     compares two such files; prints what differs, and fails where something does
+    listing.py keep FILE       writes it as JSON
+    listing.py compare FILE    prints in what the node differs from such a file, and fails where it does
 """
 
 from __future__ import annotations
@@ -55,32 +55,35 @@ def entries(part):
     return {f"{key} = {value}" for key, value in part.items()} if isinstance(part, dict) else set(part)
 
 
-def compare(before, after):
-    """Lines that only one of two listings has."""
-    with open(before, encoding="utf-8") as first, open(after, encoding="utf-8") as second:
-        then, now = json.load(first), json.load(second)
-    found = []
-    for name in then:
-        found += [f"{name}: left: {line}" for line in sorted(entries(now[name]) - entries(then[name]))]
-        found += [f"{name}: gone: {line}" for line in sorted(entries(then[name]) - entries(now[name]))]
-    return found
-
-
-def main():
+def listing():
     """Everything."""
-    if len(sys.argv) == 3:
-        differing = compare(*sys.argv[1:])
-        sys.exit("\n".join(differing) if differing else 0)
     sysctls = dict(line.partition(" = ")[::2] for line in subprocess.run(
         ["sysctl", "--all"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout.splitlines())
-    print(json.dumps({
+    return {
         "files": files(),
         "units": sorted(line.split()[0] + " " + line.split()[1] for line in lines("systemctl", "list-unit-files", "--no-legend", "--no-pager")),
         "loaded": sorted(line.split()[0] for line in lines("systemctl", "list-units", "--all", "--plain", "--no-legend", "--no-pager", "vllm*")),
         "accounts": sorted(lines("getent", "passwd") + lines("getent", "group")),
         "rules": lines("nft", "list", "ruleset"),
         "sysctls": {key: value for key, value in sorted(sysctls.items()) if not any(part in key for part in MOVING)},
-    }))
+    }
+
+
+def main():
+    """Keep or compare."""
+    verb, path = sys.argv[1:]
+    now = listing()
+    if verb == "keep":
+        with open(path, "w", encoding="utf-8") as handle:
+            json.dump(now, handle)
+        return
+    with open(path, encoding="utf-8") as handle:
+        then = json.load(handle)
+    differing = []
+    for name in then:
+        differing += [f"{name}: left: {line}" for line in sorted(entries(now[name]) - entries(then[name]))]
+        differing += [f"{name}: gone: {line}" for line in sorted(entries(then[name]) - entries(now[name]))]
+    sys.exit("\n".join(differing) if differing else 0)
 
 
 if __name__ == "__main__":

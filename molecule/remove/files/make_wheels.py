@@ -1,5 +1,5 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Make three versions of a program that stands for the engine, and a lock file of each: make_wheels.py DIRECTORY
+"""Make three versions of a program that stands for the engine, a lock file of each, and one for an image: make_wheels.py DIRECTORY
 
 1.0 and 3.0 answer `/health` where the plan says. 2.0 ends as engines end: with a cause, and below it the complaints of what waited for it.
 """
@@ -78,6 +78,10 @@ def main():
     directory.mkdir(parents=True, exist_ok=True)
     for version, text in (("1.0", SERVES), ("2.0", FAILS), ("3.0", SERVES)):
         wheel(directory, version, text)
+    program = directory / "environment" / "bin" / "vllm"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text("#!/usr/bin/python3\n" + SERVES.replace("VERSION", "image") + "\n\nmain()\n", encoding="utf-8")
+    program.chmod(0o755)
 
 
 if __name__ == "__main__":
