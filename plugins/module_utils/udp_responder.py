@@ -51,48 +51,56 @@ def own(addresses):
     return found
 
 
-def bind(addresses, ports):
-    """Sockets by port, one an address, of those ports that no other process has on any of the addresses. {port: [socket]}."""
+def bind(addresses, ports, held=frozenset()):
+    """Sockets by port, of those ports that no other process has on any of the addresses. {port: {address: socket}}.
+
+    held: (address, port) that responders have; a port may be theirs on some of the addresses or on all of them.
+    """
     bound = {}
     for port in ports:
-        sockets = []
-        try:
-            for address in addresses:
-                item = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-                sockets.append(item)
-                item.setblocking(False)
+        sockets = {}
+        for address in addresses:
+            item = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+            item.setblocking(False)
+            try:
                 item.bind((address, port))
-        except OSError:
-            for item in sockets:
+            except OSError:
                 item.close()
-            continue
-        if sockets:
-            bound[port] = sockets
+                if (address, port) in held:
+                    continue
+                for other in sockets.values():
+                    other.close()
+                break
+            sockets[address] = item
+        else:
+            if addresses:
+                bound[port] = sockets
     return bound
 
 
 def start(nonce, addresses, ports, seconds):
     """Answer on the ports for `seconds`, whoever else asks for it meanwhile. Returns the ports that are answered on, sorted. Raises OSError.
 
-    A responder of another run goes on, and answers for both of them. A new one takes the ports that are left.
+    Responders of other runs go on, and answer for all of them. A new one takes what is left.
     """
     here = own(addresses)
     with _register(STATE) as register:
         now = time.monotonic()
         nonces = [one for one in _lines(register, "nonce") if one["until"] > now] + [{"nonce": nonce, "until": now + min(seconds, LONGEST)}]
-        others, bound = _living(register), bind(here, ports)
-        held = {port for one in others if set(here) <= set(one["addresses"]) for port in one["ports"]} & set(ports) - set(bound)
-        if not bound and not held:
+        others = _living(register)
+        bound = bind(here, ports, _sockets(others))
+        if not bound:
             raise OSError(errno.EADDRINUSE, "none of the ports could be bound on any of the addresses")
         _write(register, [*nonces, *others])
-        if bound:
+        if any(bound.values()):
             pid = _fork(bound)
-            _write(register, [*nonces, *others, {"pid": pid, "begun": _begun(pid), "addresses": here, "ports": sorted(bound)}])
-    return sorted({*bound, *held})
+            taken = [(address, port) for port, sockets in bound.items() for address in sockets]
+            _write(register, [*nonces, *others, {"pid": pid, "begun": _begun(pid), "sockets": taken}])
+    return sorted(bound)
 
 
 def living():
-    """The responders that run on this host: [{pid, begun, addresses, ports}]; empty for whoever may not read the register. What they listen on is no
+    """The responders that run on this host: [{pid, begun, sockets: [[address, port]]}]; empty for whoever may not read the register. What they listen on is no
     service of the host."""
     try:
         with open(STATE, encoding="utf-8") as register:
@@ -104,7 +112,11 @@ def living():
 
 def answered():
     """(protocol, address, port) of what the responders of this host listen on."""
-    return {("udp", address, port) for one in living() for address in one["addresses"] for port in one["ports"]}
+    return {("udp", address, port) for address, port in _sockets(living())}
+
+
+def _sockets(responders):
+    return {(address, port) for one in responders for address, port in one["sockets"]}
 
 
 @contextlib.contextmanager
@@ -139,7 +151,7 @@ def _write(register, entries):
 
 
 def _living(register):
-    return [one for one in _lines(register, "pid") if _begun(one["pid"]) == one["begun"]]
+    return [one for one in _lines(register, "sockets") if _begun(one["pid"]) == one["begun"]]
 
 
 def _begun(pid):
@@ -168,7 +180,7 @@ def _fork(bound):
     os.close(report)
     os.waitpid(child, 0)
     for sockets in bound.values():
-        for item in sockets:
+        for item in sockets.values():
             item.close()
     told = b""
     with open(ready, "rb", buffering=0) as pipe:
@@ -183,13 +195,12 @@ def _serve(bound, report):
     """The responder's life; never returns."""
     try:
         register = open(os.open(STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), encoding="utf-8")
-        sockets = [item for found in bound.values() for item in found]
+        sockets = {item: port for port, found in bound.items() for item in found.values()}
         _detach({item.fileno() for item in sockets} | {report, register.fileno()})
         answers = Answers(register, bound)
         selector = selectors.DefaultSelector()
-        for port, found in bound.items():
-            for item in found:
-                selector.register(item, selectors.EVENT_READ, port)
+        for item, port in sockets.items():
+            selector.register(item, selectors.EVENT_READ, port)
         os.write(report, str(os.getpid()).encode())
         os.close(report)
         while answers.wanted():

@@ -42,6 +42,7 @@ def main():
         address, _separator, port = extra.rpartition(":")
         engines.append(listener(address.strip("[]"), int(port)))
     if value("--host"):
+        http.server.ThreadingHTTPServer.address_family = socket.AF_INET6 if ":" in value("--host") else socket.AF_INET
         server = http.server.ThreadingHTTPServer((value("--host"), int(value("--port"))), Health)
         threading.Thread(target=server.serve_forever, daemon=True).start()
     threading.Event().wait()

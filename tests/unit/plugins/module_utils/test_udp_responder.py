@@ -37,10 +37,10 @@ def free_port():
         return item.getsockname()[1]
 
 
-def ask(port, data, patience=5.0):
+def ask(port, data, patience=5.0, address="127.0.0.1"):
     """What comes back, None where nothing does in that time."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as item:
-        item.connect(("127.0.0.1", port))
+        item.connect((address, port))
         item.settimeout(patience)
         item.send(data)
         try:
@@ -103,11 +103,18 @@ def test_a_run_after_the_end_begins_anew(port):
             assert len(register.readlines()) <= 4
 
 
-def test_addresses_that_a_responder_lacks_are_not_counted_on(port, monkeypatch):
-    monkeypatch.setattr(udp_responder, "own", lambda addresses: addresses[:1])
-    start("first", ["127.0.0.1", "127.0.0.2"], [port], 60)
-    monkeypatch.setattr(udp_responder, "own", lambda addresses: addresses)
-    with pytest.raises(OSError, match="none of the ports"):
+def test_addresses_that_a_responder_lacks_are_answered_on_by_another(port):
+    start("first", ["127.0.0.1"], [port], 60)
+    assert start("second", ["127.0.0.1", "127.0.0.2"], [port], 60) == [port]
+    assert [one["sockets"] for one in living()] == [[["127.0.0.1", port]], [["127.0.0.2", port]]]
+    for address in ("127.0.0.1", "127.0.0.2"):
+        assert ask(port, request_of("second", port), address=address) == reply_of("second", port)
+
+
+def test_a_port_that_somebody_else_has_on_one_address_is_not_counted_on(port):
+    start("first", ["127.0.0.1"], [port], 60)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, pytest.raises(OSError, match="none of the ports"):
+        other.bind(("127.0.0.2", port))
         start("second", ["127.0.0.1", "127.0.0.2"], [port], 60)
 
 
