@@ -83,8 +83,6 @@ def signed_rules(confirmed, content, trust, lookup):
     source = confirmed.get("source")
     try:
         trust.check(confirmed.get("signed"), CONCERN, source_digest(source))
-    except OSError as error:
-        raise Untrusted(f"the record of the confirmed rules: {error}") from None
     except Untrusted as error:
         raise Untrusted(f"the record of the confirmed rules: {error}") from None
     if resolve_users(source, lookup)[0] != content:

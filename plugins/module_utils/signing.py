@@ -133,7 +133,10 @@ class Trust:
         """Raises Untrusted where a signature is required and there is none that holds for this."""
         if not self.required:
             return
-        found = os.stat(self.signers)
+        try:
+            found = os.lstat(self.signers)
+        except OSError as error:
+            raise Untrusted(f"{self.signers}, which says whose signatures hold, cannot be read: {error.strerror}") from None
         if found.st_uid != self.owner or found.st_mode & 0o022 or not stat.S_ISREG(found.st_mode):
             raise Untrusted(f"{self.signers} could have been written by others than root")
         if not isinstance(signed, dict) or not signed.get("statement"):

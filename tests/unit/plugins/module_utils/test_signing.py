@@ -116,6 +116,12 @@ def test_signers_that_others_could_have_written_are_not_believed(keys, trust):
         trust.check(sign(keys), "vllm_network", "abc")
 
 
+def test_without_the_file_of_signers_nothing_is_believed(keys, trust):
+    os.unlink(trust.signers)
+    with pytest.raises(Untrusted, match="whose signatures hold"):
+        trust.check(sign(keys), "vllm_network", "abc")
+
+
 def test_where_nothing_is_asked_for_nothing_is_checked(tmp_path):
     signing.Trust({"signed": False, "node": "npu01"}, str(tmp_path)).check(None, "vllm_network", "abc")
 
