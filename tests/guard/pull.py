@@ -59,6 +59,11 @@ class Pull:
         self.git("commit", "--quiet", *(["-S"] if signed else ["--no-gpg-sign"]), "--message", message)
         self.git("push", "--quiet", str(self.bare), "main")
 
+    def variables(self, more=""):
+        """Write the variables of the cluster; the controller, which is not this run, still reaches the node from its own address."""
+        (self.work / "group_vars/vllm_nodes.yml").write_text(
+            f"vllm_cluster_instances: []\nvllm_audit_directory: /var/lib/vllm-drift-report\nvllm_cluster_controller: {self.options.block}.0.1\n{more}")
+
     def up(self):
         """The lab, provisioned from the controller."""
         base = Path(sysconfig.get_config_var("prefix") or sys.base_prefix)
@@ -70,7 +75,7 @@ class Pull:
         inventory = self.node.files / "inventory.yml"
         (self.work / "inventory.yml").write_text(inventory.read_text())
         (self.work / "group_vars").mkdir()
-        (self.work / "group_vars/vllm_nodes.yml").write_text("vllm_cluster_instances: []\nvllm_audit_directory: /var/lib/vllm-drift-report\n")
+        self.variables()
         (self.work / "drift.yml").write_text("---\n- ansible.builtin.import_playbook: vllm_mindspore.hardening.drift\n")
         (self.folder / "site.yml").write_text("---\n- ansible.builtin.import_playbook: vllm_mindspore.hardening.plan\n"
                                               "- ansible.builtin.import_playbook: vllm_mindspore.hardening.provision\n")
@@ -106,11 +111,11 @@ class Pull:
         self.commit("Describe the cluster", True)
         status, value, journal = self.deviate_and_pull()
         self.expect(f"a signed commit is run: the parameter is {value}, exit status {status}", (status, value) == (SEEN_ALL, "0"), journal)
-        (self.work / "group_vars/vllm_nodes.yml").write_text("vllm_cluster_instances: []\nvllm_network_state: absent\n")
+        self.variables("vllm_network_state: absent\n")
         self.commit("Not signed", False)
         status, value, journal = self.deviate_and_pull()
         self.expect(f"an unsigned commit is not run: the parameter is {value}, exit status {status}", status not in (0, 3, 4) and value == "1", journal)
-        (self.work / "group_vars/vllm_nodes.yml").write_text("vllm_cluster_instances: []\nvllm_audit_directory: /var/lib/vllm-drift-report\n")
+        self.variables()
         self.commit("Signed again", True)
         status, value, journal = self.deviate_and_pull()
         self.expect(f"the next signed commit is: the parameter is {value}, exit status {status}", (status, value) == (SEEN_ALL, "0"), journal)
