@@ -68,7 +68,7 @@ class Signed:
             self.campaign.complain(f"signed: {name}: the rules of before were not put back:\n{self.node.listing()}")
 
     def run(self):
-        """All of it; afterwards the node is as it was before signatures."""
+        """All of it; afterwards the guard asks for no signatures any more."""
         status, output = self.prepare()
         if status:
             self.campaign.complain(f"signed: the roll-out failed: {output[-2000:]}")
@@ -86,8 +86,6 @@ class Signed:
         self.unsigned()
         self.secret()
         status, output = self.prepare(key=None, only="vllm_guard")
-        if not status:
-            status, output = self.prepare(key=None)
         if status or self.node.path("etc/vllm-guard/allowed_signers").exists():
             self.campaign.complain(f"signed: signatures cannot be given up: {output[-2000:]}")
         print("signed: forged, unsigned, foreign and earlier states refused with the node's own seal on them, a run without the key refused", flush=True)
