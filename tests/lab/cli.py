@@ -123,6 +123,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _roots(options: argparse.Namespace) -> None:
+    if options.remove and options.roots:
+        raise Refusal("roots --remove: removes all cached roots; name none")
     for root in options.roots:
         roots.parse(root)
     machine.demand()
