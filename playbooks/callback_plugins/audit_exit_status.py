@@ -52,7 +52,7 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         action = result._task.resolved_action
-        if self._read(result) is None and (action in REFUSING or (action == DRIFT and result._task.args.get("step") == "decide")):
+        if self._read(result) is None and (action in REFUSING or (action == DRIFT and result._task.args.get("step") in ("check", "decide"))):
             self._refused = True
 
     def _read(self, result):

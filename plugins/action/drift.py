@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec({
-            "step": {"type": "str", "choices": ["decide", "explain", "hold"], "required": True},
+            "step": {"type": "str", "choices": ["check", "decide", "explain", "hold"], "required": True},
             "findings": {"type": "list", "elements": "dict", "default": []},
             "controls": {"type": "list", "elements": "str", "default": []},
             "mode": {"type": "str", "choices": ["correct", "report"], "default": "correct"},
@@ -35,11 +35,15 @@ class ActionModule(ActionBase):
         result.update(changed=False)
         return getattr(self, arguments["step"])(arguments, task_vars, result)
 
-    def decide(self, arguments, task_vars, result):
-        """Which roles to run on which host."""
+    def check(self, arguments, _task_vars, result):
+        """Refuse controls that do not exist, before a node is contacted."""
         unknown = drift.unknown_controls(arguments["controls"])
         if unknown:
             raise AnsibleActionFail(f"vllm_drift_controls: no control is called {', '.join(unknown)}; docs/controls.md lists them")
+        return result
+
+    def decide(self, arguments, task_vars, result):
+        """Which roles to run on which host."""
         findings = plain(arguments["findings"])
         hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
         left_out = {host: [role for role, variable in drift.OPTIONAL.items() if not task_vars["hostvars"][host].get(variable)] for host in hosts}

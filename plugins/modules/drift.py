@@ -15,11 +15,12 @@ description:
 options:
   step:
     description:
+      - V(check), once a run and before anything else, refuses controls that do not exist.
       - V(decide), once a run, turns findings into the roles that put them right, by host.
       - V(explain), on each host after its roles, says what differed, from what to what, and whether it was an intended change.
       - V(hold), on each host after its roles were asked again in check mode, fails where they would change something again.
     type: str
-    choices: [decide, explain, hold]
+    choices: [check, decide, explain, hold]
     required: true
   findings:
     description: What M(vllm_mindspore.hardening.judge) returned as C(findings).
