@@ -83,7 +83,12 @@ class Diagrams:
                 summary |= _HOLDS
                 if summary & OPEN and value[1]:
                     summary |= _WRITES
-            number = self._terminals[value] = self._add(TERMINAL, None, None, value, summary)
+            number = self._terminals[value] = len(self.rank)
+            self.rank.append(TERMINAL)
+            self.bounds.append(None)
+            self.children.append(None)
+            self.value.append(value)
+            self.summary.append(summary)
             if summary & _WRITES:
                 self._writes[number] = frozenset(rank for rank, _value in value[1])
         return number
@@ -91,14 +96,6 @@ class Diagrams:
     def writes(self, diagram):
         """The ranks of the fields that a diagram rewrites where it is undecided."""
         return self._writes.get(diagram, _NOTHING)
-
-    def _add(self, rank, bounds, children, value, summary):
-        self.rank.append(rank)
-        self.bounds.append(bounds)
-        self.children.append(children)
-        self.value.append(value)
-        self.summary.append(summary)
-        return len(self.rank) - 1
 
     def node(self, rank, bounds, children):
         """A diagram that goes to ``children[i]`` where the field is above ``bounds[i-1]`` and up to ``bounds[i]``.
@@ -130,7 +127,12 @@ class Diagrams:
             summary, summaries = self.fields[rank].bit, self.summary
             for child in children if len(children) < 9 else set(children):
                 summary |= summaries[child]
-            number = self._nodes[key] = self._add(rank, bounds, children, None, summary)
+            number = self._nodes[key] = len(self.rank)
+            self.rank.append(rank)
+            self.bounds.append(bounds)
+            self.children.append(children)
+            self.value.append(None)
+            self.summary.append(summary)
             if summary & _WRITES:
                 self._writes[number] = frozenset().union(*map(self.writes, children))
         return number

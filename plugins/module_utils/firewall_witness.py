@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import pwd
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import read_policy
@@ -15,19 +13,6 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.xtables_legacy import legacy_obstacles
 
 
-@contextlib.contextmanager
-def _collector_paused():
-    """A proof makes many small objects and hardly any cycles: looking for cycles again and again costs a tenth of it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_collector_paused()
 def prove(policy, listing=True):
     """Read the live packet filter, addresses and routes of this network namespace and judge them by ``policy``.
 

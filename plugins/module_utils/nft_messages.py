@@ -77,7 +77,16 @@ _CMP_SREG, _CMP_OP, _CMP_DATA = struct.pack("=HH", 8, 1), struct.pack("=HH", 8, 
 
 
 def _expressions(value, cache):
-    return [_expression(content, cache) for _kind, content in attributes(value)]
+    """A list of expressions. Most of what a ruleset is made of: attributes() in place, and one question for what is known."""
+    result, at, end = [], 0, len(value)
+    while at + 4 <= end:
+        length = _LENGTH.unpack_from(value, at)[0]
+        if length < 4 or at + length > end:
+            attributes(value, at)  # which says what is wrong
+        content = value[at + 4 : at + length]
+        result.append(cache.get(content) or _expression(content, cache))
+        at += (length + 3) & ~3
+    return result
 
 
 def _fields(*names, **decoders):

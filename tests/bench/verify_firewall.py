@@ -25,7 +25,7 @@ COLLECTIONS = HERE.parents[2] / ".build" / "collections"
 sys.path.insert(0, str(COLLECTIONS))
 
 BARS = {"50 rules": 1.5, "5000 rules": 3.0}
-ROUNDS = {"50 rules": 15, "500 rules": 7}
+ROUNDS = {"50 rules": 40, "500 rules": 7}
 MEMORY_BAR = 200
 POLICY = {
     "allow": [{"name": "one", "sources": ["10.0.0.0/24"], "protocol": "tcp", "ports": ["1"]}], "permit": ["established", {"name": "all"}],
