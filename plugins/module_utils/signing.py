@@ -2,8 +2,8 @@
 """Signatures of the controller over what a node is to be, checked on the node with OpenSSH.
 
 What is signed is a short statement: for which node and concern, the digest of what is wanted, and a serial number that grows. The private key stays on
-the controller; the node has public keys in a file that root owns. ``ssh-keygen -Y verify`` is in OpenSSH since 8.1, which every node has that is newer
-than openEuler 20.03 or Ubuntu 20.04 (8.2); CentOS 8 has 8.0.
+the controller; the node has public keys in a file that root owns. ``ssh-keygen -Y verify`` is in OpenSSH since 8.1
+(PROTOCOL.sshsig first appears there); what is older is refused with these words.
 
 A signed thing is ``{"statement": text, "signature": armoured text, "public_key": line}``.
 """

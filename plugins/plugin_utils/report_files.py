@@ -2,7 +2,7 @@
 """The reports on disk: complete or not there, with the history of earlier runs and a manifest that chains each run to the one before.
 
 The manifest lists the SHA-256 of every file of the run and of the manifest before it. Where a key is given it is signed with
-`ssh-keygen -Y sign` (OpenSSH 8.0 and newer); whoever holds the public key verifies with::
+`ssh-keygen -Y sign` (OpenSSH 8.1 and newer); whoever holds the public key verifies with::
 
     ssh-keygen -Y verify -f allowed_signers -I audit -n vllm-audit -s manifest.json.sig < manifest.json
 """
