@@ -352,6 +352,9 @@ class _Judge:
             phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output"), back))
         elif where == "output":
             back = self.filter.received(assume_local=True)
+            opening = [{**one, STATE: [(NEW, NEW)], IIF: [(0, 0)], OLDER: [(0, 0)], DIRECTION: [(0, 0)]} for one in required]
+            if not self.filter.translates_source(opening):
+                back = self.filter.answers_to_untranslated(back)
             phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
             # What this host sends came in nowhere, and what it receives goes out nowhere.

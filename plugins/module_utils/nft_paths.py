@@ -24,6 +24,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     OLDER,
     RELATED,
     REROUTED,
+    SADDR,
+    SPORT,
     STATE,
     Space,
 )
@@ -239,7 +241,7 @@ class Filter:
         follow = self._accept
         if hook == PREROUTING or (hook == OUTPUT and any(self._is_nat(one[1]) for one in self.base_chains(INPUT))):
             translated = self.space.unknown_value(DADDR, "of the connection before its translation")
-            atom = self.space.atom("the connection's source was translated", hook)
+            atom = self._source_was_translated(hook)
             moved = self.diagrams.terminal(("accept", tuple(sorted({DADDR: translated, REROUTED: 1}.items()))))
             follow = self._pick(self.diagrams.rank[atom], [(1, 1)], moved, self._accept)
         alike = self._pick(OLDER, [(0, 0)], first, self._accept)
@@ -250,6 +252,25 @@ class Filter:
         by_state = self._pick(STATE, [(RELATED, RELATED)], maybe, by_state)
         by_state = self._pick(STATE, [(ESTABLISHED, ESTABLISHED)], follow, by_state)
         return self.diagrams.map_terminals(by_state, "translation done", self._forget_natted, ACCEPTS)
+
+    def _source_was_translated(self, hook):
+        return self.space.atom("the connection's source was translated", hook)
+
+    def answers_to_untranslated(self, diagram):
+        """received(), narrowed to answers of connections whose source no rule translated (translates_source)."""
+        atom = self._source_was_translated(PREROUTING)
+        return self.diagrams.assign(diagram, ((self.diagrams.rank[atom], 0),), remember=False)
+
+    def translates_source(self, boxes):
+        """Whether any rule may give packets in ``boxes`` that this host sends another source."""
+        diagrams, source = self.diagrams, {SADDR, SPORT}
+        gone = self._settle(diagrams.seq(self.hook(OUTPUT), self.hook(POSTROUTING)))
+        if not source & diagrams.writes(gone):
+            return False
+        inside, outside = diagrams.terminal(("inside",)), diagrams.terminal(("outside",))
+        region = diagrams.seq(diagrams.fold([diagrams.box(box, inside, diagrams.cont) for box in boxes]), outside)
+        within = diagrams.combine(gone, region, "sent within", lambda value, _inside: value, absorb=("outside",))
+        return any(diagrams.boxes(within, lambda value: value[0] == "cont" and bool(source & dict(value[1]).keys())))
 
     def _forget_natted(self, value):
         if value[0] == "accept":

@@ -188,6 +188,20 @@ def test_a_published_port_is_followed_through_its_translation():
     assert found.diagrams.lookup(found.received(), {**packet, DPORT: 9090}) == ("accept", "input")
 
 
+def test_docker_translates_what_its_containers_send_and_nothing_of_the_host():
+    policy = {"egress": [{"name": "peer", "destinations": ["10.79.1.12"], "protocol": "tcp", "ports": ["20550"]}]}
+
+    def translate_everything(ruleset):
+        nat = next(table for table in ruleset["tables"] if (table["family"], table["name"]) == ("ip", "nat"))
+        rule = nat["chains"]["POSTROUTING"]["rules"][0]
+        rule["expressions"] = [one for one in rule["expressions"] if one["expr"] in ("counter", "target")]
+
+    assert flows(judged("docker", policy)) == {"peer": "ok"}
+    widened = judged("docker", policy, translate_everything)
+    assert flows(widened) == {"peer": "unknown"}
+    assert "the connection's source was translated" in widened["flows"][0]["depends_on"]
+
+
 def test_ufw_as_its_status_says_and_its_limit_that_refuses_ipv6():
     policy = {
         "allow": [
