@@ -192,8 +192,12 @@ class Campaign:
 
     def clock(self):
         """The time of day as the guard's processes see it jumps to and fro: nothing is missed, nothing intended is called drift."""
-        site, offset = self.node.path("usr/lib/python3/dist-packages/sitecustomize.py"), self.node.path("run/clock-offset")
-        site.write_text(CLOCK)
+        offset = self.node.path("run/clock-offset")
+        # Debian has a sitecustomize of its own; lines of *.pth files are run too.
+        site = {self.node.path(f"usr/lib/python3/dist-packages/jumping_clock.{ending}"): text
+                for ending, text in (("py", CLOCK), ("pth", "import jumping_clock\n"))}
+        for path, text in site.items():
+            path.write_text(text)
         offset.write_text("0")
         self.node.run("systemctl", "restart", UNIT, "vllm-guard-node.service")
         wait_for(self.guard_pid, PATIENCE, 0.1)
@@ -216,8 +220,8 @@ class Campaign:
         self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
         if not wait_for(lambda: in_network(self.node, loaded) == wanted, 30, 0.05):
             self.complain("maintenance did not end while the clock was wrong")
-        site.unlink()
-        offset.unlink()
+        for path in [*site, offset]:
+            path.unlink()
         self.node.run("systemctl", "restart", UNIT, "vllm-guard-node.service")
         wait_for(self.guard_pid, PATIENCE, 0.1)
         print("a clock that jumps by a day and by years: all restored, nothing intended called drift, maintenance ended in time", flush=True)
