@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 
 import pytest
@@ -124,6 +125,17 @@ def test_what_answers_probes_is_no_listener(port):
     assert not [entry for entry in read_listeners() if entry["port"] == port and entry not in before]
     sockets = {(entry["protocol"], entry["address"], entry["port"]) for entry in read_sockets()}
     assert answered() == {("udp", "127.0.0.1", port)} <= sockets
+
+
+def test_nor_is_the_socket_that_a_beginning_responder_shares_with_its_module(port):
+    with subprocess.Popen(["sleep", "60"]) as beginning, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as shared:
+        shared.bind(("127.0.0.1", port))
+        assert [entry["pid"] for entry in read_listeners() if entry["port"] == port] == [os.getpid()]
+        with udp_responder._register(udp_responder.STATE) as register:
+            entry = {"pid": beginning.pid, "begun": udp_responder._begun(beginning.pid), "sockets": [["127.0.0.1", port]]}
+            udp_responder._write(register, [entry])
+        assert not [entry for entry in read_listeners() if entry["port"] == port]
+        beginning.kill()
 
 
 def test_only_root_reads_the_nonces(port):
