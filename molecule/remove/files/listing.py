@@ -16,8 +16,7 @@ import sys
 ROOTS = ("/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/lib", "/run/vllm-hardening", "/run/systemd/system", "/run/credentials")
 # What Ansible's own login leaves, what the node writes by itself, and the copies that useradd keeps.
 OURSELVES = ("/home/deploy/.ansible", "/root/.ansible", "/var/lib/systemd", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/.pwd.lock")
-# Counters and values that the kernel or systemd change by themselves.
-# What changes by itself, or belongs to the whole machine that several hosts of labs share.
+# What the kernel or systemd change by themselves, and what is the machine's, which all hosts of its labs share.
 MOVING = (
     "nf_conntrack_count", "netdev_rss_key", "fs.dentry-state", "fs.file-nr", "fs.inode-", "fs.aio-nr", "fs.binfmt_misc.", "fs.epoll", "fs.quota", "random.",
     "ns_last_pid", "pty.nr", "sched_domain",
