@@ -41,10 +41,7 @@ class ActionModule(ActionBase):
             key = signer.key_of(self._templar, task_vars)
             if key:
                 wanted = applied.digest(applied.remembered(kept(sent["rendered"], sent["secret_files"])))
-                try:
-                    sent["signed"] = signer.signed(key, node, RECORD, wanted)
-                except signer.SigningError as error:
-                    raise AnsibleActionFail(str(error)) from None
+                sent["signed"] = signer.signed(key, node, RECORD, wanted)
         answer = self._execute_module(module_name=MODULE, module_args=sent, task_vars=task_vars)
         if answer.pop("program_missing", False) and not self._task.check_mode and not answer.get("failed"):
             installed = self._install(options["package"], options["program"], task_vars)

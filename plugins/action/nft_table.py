@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -38,10 +38,7 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "phase": "apply", "change_id": identifier, "transport": transport}
         key = signer.key_of(self._templar, task_vars)
         if key and arguments.get("content") and arguments.get("state", "present") == "present":
-            try:
-                arguments["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), guard.CONCERN, guard.source_digest(arguments["content"]))
-            except signer.SigningError as error:
-                raise AnsibleActionFail(str(error)) from None
+            arguments["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), guard.CONCERN, guard.source_digest(arguments["content"]))
         try:
             applied = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from ansible.errors import AnsibleActionFail
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied
 from ansible_collections.vllm_mindspore.hardening.plugins.modules.node_state import arguments as documented
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import signer
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
 
 MODULE = "vllm_mindspore.hardening.node_state"
 
@@ -27,13 +24,7 @@ class ActionModule(ActionBase):
         sent = dict(self._task.args)
         key = signer.key_of(self._templar, task_vars) if sent.get("record") else ""
         if key:
-            checked = ArgumentSpecValidator(documented()).validate(plain(sent))
-            if checked.error_messages:
-                raise AnsibleActionFail("; ".join(checked.error_messages))
-            wanted = applied.digest(applied.remembered(checked.validated_parameters))
-            try:
-                sent["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), str(sent["record"]), wanted)
-            except signer.SigningError as error:
-                raise AnsibleActionFail(str(error)) from None
+            wanted = applied.digest(applied.remembered(signer.as_validated(documented(), sent)))
+            sent["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), str(sent["record"]), wanted)
         result.update(self._execute_module(module_name=MODULE, module_args=sent, task_vars=task_vars))
         return result

@@ -6,15 +6,13 @@ from __future__ import annotations
 import secrets
 import time
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied
 from ansible_collections.vllm_mindspore.hardening.plugins.modules.ssh_access import RECORD, kept
 from ansible_collections.vllm_mindspore.hardening.plugins.modules.ssh_access import arguments as documented
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import signer
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.new_connection import run_over_new_connection
 
 MODULE = "vllm_mindspore.hardening.ssh_access"
@@ -36,14 +34,8 @@ class ActionModule(ActionBase):
         arguments = {**self._task.args, "change_id": identifier, "asks_password": asks}
         key = signer.key_of(self._templar, task_vars)
         if key:
-            checked = ArgumentSpecValidator(documented()).validate(plain(arguments))
-            if checked.error_messages:
-                raise AnsibleActionFail("; ".join(checked.error_messages))
-            wanted = applied.digest(applied.remembered(kept(checked.validated_parameters)))
-            try:
-                arguments["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), RECORD, wanted)
-            except signer.SigningError as error:
-                raise AnsibleActionFail(str(error)) from None
+            wanted = applied.digest(applied.remembered(kept(signer.as_validated(documented(), arguments))))
+            arguments["signed"] = signer.signed(key, str(task_vars["inventory_hostname"]), RECORD, wanted)
         result.update(self._execute_module(module_name=MODULE, module_args={**arguments, "phase": "apply"}, task_vars=task_vars))
         change = result.pop("change", None)
         if change is None:

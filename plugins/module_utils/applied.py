@@ -87,9 +87,10 @@ def lock(seconds=LOCK_SECONDS, path=LOCK, make=True):
 def admit(concern, params, signed, directory=DIRECTORY, settings=signing.SETTINGS):
     """Look at what a run brought, before it changes anything. Raises sealing.Untrusted where its signature is not right, or is missing and needed."""
     found = digest(remembered(params))
+    new = found != last_digest(concern, directory) and signing.demanded(settings)
     if signed:
-        signing.accept(signed, concern, found)
-    elif concern != "vllm_guard" and found != last_digest(concern, directory) and signing.demanded(settings):
+        signing.accept(signed, concern, found, signing.accepted(concern) if new else 0)
+    elif concern != "vllm_guard" and new:
         raise sealing.Untrusted(
             "the guard of this node takes only what the controller signed, and this is something new that is not: run where vllm_guard_signing_key is, "
             "or apply the role vllm_guard without that variable first; nothing was changed")

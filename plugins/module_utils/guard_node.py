@@ -17,7 +17,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ap
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import NOBODY, answered
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import answered
 
 OWN = "vllm_guard"
 LOOK_SECONDS = 1.0
@@ -331,7 +331,7 @@ class NodeGuard:
         audits |= answered()  # what answers the audit's probes for a while; it may have begun meanwhile
         found = set()
         for one in listening:
-            if one["uid"] == NOBODY and (one["protocol"], one["address"], one["port"]) in audits:
+            if (one["protocol"], one["address"], one["port"]) in audits:
                 continue
             if one["address"] not in ("127.0.0.1", "::1") and not any(guard.listens_as_planned(one, entry) for entry in planned):
                 found.add(f"{one['protocol']} {one['address']} port {one['port']} of user {one['uid']}")

@@ -17,6 +17,7 @@ import stat
 import subprocess
 import tempfile
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_history import FOLDERS
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
 
 NAMESPACE = "state@vllm-mindspore-hardening"
@@ -24,6 +25,7 @@ IDENTITY = "controller"
 FOLDER = "/etc/vllm-guard"
 SIGNERS = f"{FOLDER}/allowed_signers"
 SETTINGS = f"{FOLDER}/guard.json"
+SERIALS = "serials.json"  # in the guard's own directories: what it accepted
 KEYGEN = ("/usr/bin/ssh-keygen", "/usr/local/bin/ssh-keygen", "/bin/ssh-keygen")
 SECONDS = 20.0
 _FIELDS = ("node", "concern", "digest", "serial")
@@ -53,7 +55,7 @@ def agree(text, node, concern, digest, oldest=0):
         if said[name] != value:
             raise Untrusted(f"what was signed is another {name} ({said[name][:64]})")
     if said["serial"] < oldest:
-        raise Untrusted("it is older than what was accepted before; somebody brought back an earlier state")
+        raise Untrusted("it is older than what was accepted before: somebody brought back an earlier state, or the clock of the controller is behind")
     return said["serial"]
 
 
@@ -97,10 +99,26 @@ def node_of(signed):
     return parse(signed["statement"])["node"]
 
 
-def accept(signed, concern, digest):
-    """Check what a run brought before it is applied: it is about this, and this node can check it. Raises Untrusted."""
-    agree(signed["statement"], node_of(signed), concern, digest)
+def accept(signed, concern, digest, oldest=0):
+    """Check what a run brought before it is applied: it is about this, and this node can check it. Raises Untrusted.
+
+    oldest: what the guard would not take (accepted()), and would put back against the run.
+    """
+    agree(signed["statement"], node_of(signed), concern, digest, oldest)
     verify_given(signed)
+
+
+def accepted(concern):
+    """The highest serial number of a concern that the guard of this node accepted; 0 without any."""
+    return max(_serials(os.path.join(directory, SERIALS)).get(concern, 0) for directory in FOLDERS)
+
+
+def _serials(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return {str(name): int(serial) for name, serial in json.load(stream).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def demanded(settings=SETTINGS):
@@ -121,13 +139,8 @@ class Trust:
 
     def __init__(self, settings, directory, signers=SIGNERS, owner=0):
         self.required, self.node, self.signers, self.owner = bool(settings.get("signed")), settings.get("node"), signers, owner
-        self.path = os.path.join(directory, "serials.json")
-        self.accepted = {}
-        try:
-            with open(self.path, encoding="utf-8") as stream:
-                self.accepted = {str(name): int(serial) for name, serial in json.load(stream).items()}
-        except (OSError, ValueError, AttributeError):
-            pass  # the first start, or a full disk: only what is older than this start's is then refused
+        self.path = os.path.join(directory, SERIALS)
+        self.accepted = _serials(self.path)  # nothing at the first start, or after a full disk: then only what is older than this start's is refused
 
     def check(self, signed, concern, digest):
         """Raises Untrusted where a signature is required and there is none that holds for this."""

@@ -295,9 +295,10 @@ class Firewall:
             raise Refusal("the guard of this node takes only what the controller signed, and would put the filter back: apply the role vllm_guard with "
                           "vllm_guard_state: absent first; nothing was changed")
         try:
+            new = demanded and self.journal.state().get("confirmed", {}).get("source") != content
             if signed and self.parameters["state"] == "present":
-                signing.accept(signed, guard.CONCERN, guard.source_digest(content))
-            elif demanded and self.journal.state().get("confirmed", {}).get("source") != content:
+                signing.accept(signed, guard.CONCERN, guard.source_digest(content), signing.accepted(guard.CONCERN) if new else 0)
+            elif new:
                 raise sealing.Untrusted("the guard of this node takes only what the controller signed, and these are new rules that are not: run where "
                                         "vllm_guard_signing_key is, or apply the role vllm_guard without that variable first")
         except sealing.Untrusted as error:

@@ -7,18 +7,30 @@ import os
 import subprocess
 import time
 
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import signing
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
 
 VARIABLE = "vllm_guard_signing_key"
 
 
-class SigningError(Exception):
+class SigningError(AnsibleActionFail):
     """Nothing can be signed; the message is for the user."""
 
 
 def key_of(templar, task_vars):
     """The path of the key that the inventory names, or an empty text."""
     return str(templar.template(task_vars.get(VARIABLE) or "") or "")
+
+
+def as_validated(spec, arguments):
+    """The arguments of a task as its module will have them, so that both halves take the digest of the same. Raises SigningError."""
+    checked = ArgumentSpecValidator(spec).validate(plain(arguments))
+    if checked.error_messages:
+        raise SigningError("; ".join(checked.error_messages))
+    return checked.validated_parameters
 
 
 def signed(key, node, concern, digest):

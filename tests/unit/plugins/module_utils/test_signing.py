@@ -158,6 +158,20 @@ def test_a_run_without_the_key_is_refused_where_signatures_are_asked_for(tmp_pat
     applied.admit("vllm_network", {}, None, str(tmp_path), str(settings))
 
 
+def test_what_the_guard_would_put_back_is_not_applied(keys, tmp_path, monkeypatch):
+    settings = tmp_path / "guard.json"
+    settings.write_text('{"signed": true}')
+    (tmp_path / signing.SERIALS).write_text('{"vllm_network": 7}')
+    monkeypatch.setattr(signing, "FOLDERS", (str(tmp_path),))
+    params = {"sysctls": {"path": "/etc/sysctl.d/90-x.conf", "values": {"net.ipv4.ip_forward": "0"}}}
+    wanted = applied.digest(applied.remembered(params))
+    with pytest.raises(Untrusted, match="the clock of the controller"):
+        applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=6), str(tmp_path), str(settings))
+    applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=8), str(tmp_path), str(settings))
+    applied.write("vllm_network", params, KEY, str(tmp_path))
+    applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=6), str(tmp_path), str(settings))  # nothing new is applied
+
+
 def test_signed_rules_are_the_controllers_text_with_the_nodes_numbers(keys, trust):
     users = {"vllm-chat": 990}
     resolved = RULES.replace('"vllm-chat"', "990")

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import udp_responder
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_node import NodeGuard
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import read_listeners
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.network_tables import read_sockets
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import answered, bind, living, own, reply_of, request_of, start
@@ -136,6 +137,17 @@ def test_nor_is_the_socket_that_a_beginning_responder_shares_with_its_module(por
             udp_responder._write(register, [entry])
         assert not [entry for entry in read_listeners() if entry["port"] == port]
         beginning.kill()
+
+
+def test_nor_does_the_guard_take_it_for_one(port, tmp_path):
+    watching = NodeGuard(str(tmp_path), {"listeners": [{"protocol": "tcp", "ports": ["1"]}], "services": "report"})
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+        start("nonce", ["127.0.0.2"], [port], 60)
+        watching.look_at_listeners()
+        found = {entry.rpartition(" of user ")[0] for entry in watching.listeners}
+        assert f"udp 127.0.0.2 port {other.getsockname()[1]}" in found
+        assert f"udp 127.0.0.2 port {port}" not in found
 
 
 def test_only_root_reads_the_nonces(port):
