@@ -13,11 +13,11 @@ import signal
 import subprocess
 import time
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, network_tables, node_edge, node_state, sealing, signing, units
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, node_edge, node_state, sealing, signing, units
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import answered
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import read_others
 
 OWN = "vllm_guard"
 LOOK_SECONDS = 1.0
@@ -323,16 +323,12 @@ class NodeGuard:
         planned = self.settings["listeners"]
         if not planned:
             return
-        audits = answered()
         try:
-            listening = list(network_tables.read_sockets())
+            listening = read_others()  # without what answers the audit's probes for a while
         except OSError:
             return  # the tables never held still; the next look comes
-        audits |= answered()  # what answers the audit's probes for a while; it may have begun meanwhile
         found = set()
         for one in listening:
-            if (one["protocol"], one["address"], one["port"]) in audits:
-                continue
             if one["address"] not in ("127.0.0.1", "::1") and not any(guard.listens_as_planned(one, entry) for entry in planned):
                 found.add(f"{one['protocol']} {one['address']} port {one['port']} of user {one['uid']}")
         if found != self.listeners:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables, udp_responder
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import udp_responder
 
 _UNIT = re.compile(r"([^/]+\.(?:service|scope|socket))(?=/|$)")
 
@@ -65,15 +65,11 @@ def read_listeners():
     `pid`, `command` and `unit` are None where the owner is not to be seen (the kernel itself, or no privilege).
     What answers the audit's UDP probes for a while (udp_responder) is no service of the host, and left out. Raises NetlinkError.
     """
-    # By socket, not by process: while a responder begins, the module that binds its sockets still holds them.
-    ignored = udp_responder.answered()
-    sockets = list(network_tables.read_sockets())
+    sockets = udp_responder.read_others()
     owners = find_owners({entry["inode"] for entry in sockets if entry["inode"]})
-    ignored |= udp_responder.answered()  # one may have begun meanwhile
     nobody = {"pid": None, "command": None, "unit": None}
     listeners = []
     for entry in sockets:
         owner = owners.get(entry.pop("inode"), nobody)
-        if (entry["protocol"], entry["address"], entry["port"]) not in ignored:
-            listeners.append({**entry, **owner})
+        listeners.append({**entry, **owner})
     return sorted(listeners, key=lambda entry: (entry["protocol"], entry["port"], entry["address"], entry["pid"] or 0))

@@ -212,6 +212,8 @@ class RawProber:
                         bound.append(holder)
                         holder.bind((source, port))
                         port = holder.getsockname()[1]
+                        if kind == socket.SOCK_DGRAM:
+                            holder.connect((source, port))  # to itself: who looks for listeners meanwhile finds none
             except OSError as error:
                 for holder in bound:
                     holder.close()

@@ -19,6 +19,8 @@ import selectors
 import socket
 import time
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import network_tables
+
 NAME = "vllm-responder"  # what the kernel knows the process by (/proc/PID/comm), at most 15 characters
 NOBODY = 65534
 LONGEST = 3600
@@ -40,7 +42,8 @@ def own(addresses):
     """Those of the addresses that this host has."""
     found = []
     for address in addresses:
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as item:
+        # Of TCP, which nobody takes for a listener as long as it does not listen.
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as item:
             try:
                 item.bind((address, 0))
             except OSError as error:
@@ -113,6 +116,16 @@ def living():
 def answered():
     """(protocol, address, port) of what the responders of this host listen on."""
     return {("udp", address, port) for address, port in _sockets(living())}
+
+
+def read_others():
+    """Every listening socket of this host (network_tables.read_sockets) that is no responder's; no responder begins or ends meanwhile. Raises NetlinkError."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stack.enter_context(open(STATE, encoding="utf-8")), fcntl.LOCK_SH)
+        found, ours = list(network_tables.read_sockets()), answered()
+    ours |= answered()  # the first responder of all, for which there was nothing to lock
+    return [entry for entry in found if (entry["protocol"], entry["address"], entry["port"]) not in ours]
 
 
 def _sockets(responders):

@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.network_tables import read_sockets
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import (
-    Outcome, ProbeError, compact, expand_ports, interleave, plan_paths, probe)
+    Outcome, ProbeError, RawProber, compact, expand_ports, interleave, plan_paths, probe)
 
 SOURCES = [{"segment": "internal", "address": "10.77.2.67"}, {"segment": "internal", "address": "fd00:77:2::67"}]
 TARGET = {"host": "npu01", "addresses": {"management": ["10.77.0.11"], "internal": ["10.77.2.11", "fd00:77:2::11"]}, "tcp": ["22", "8000-8001"]}
@@ -92,3 +93,16 @@ def test_connections_tell_open_from_closed():
 def test_impossible_settings_are_refused(rate, retries, timeout):
     with pytest.raises(ProbeError, match="rate"):
         probe([], "connect", rate, retries, timeout)
+
+
+def test_a_reserved_port_is_taken_and_looks_like_no_listener():
+    prober = object.__new__(RawProber)  # opening it takes root; reserving does not
+    port = prober._reserve(["127.0.0.1"])
+    try:
+        assert not [entry for entry in read_sockets() if entry["port"] == port]
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+    finally:
+        for holder in prober._reserved:
+            holder.close()
