@@ -1,5 +1,6 @@
 # Campaigns against the guard of a node: damage, deceit, floods and intended changes.
 TEST_STEPS += guard-short drift-faults-short
+TEST_BESIDE += drift-pull
 
 .PHONY: guard guard-short drift-faults drift-faults-short drift-pull
 guard: setup ## N damages of the filter, 50 rollouts and a minute of flood against the guard: make guard N=100
