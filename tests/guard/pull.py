@@ -128,7 +128,7 @@ def main():
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lab", default="guard-pull")
-    parser.add_argument("--block", default="10.84")
+    parser.add_argument("--block", default="10.86")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
