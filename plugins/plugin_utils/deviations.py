@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import datetime
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_history
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import clip
 
 LIMIT = 2000  # of those that are over
+MOST = 2 * guard_history.LATEST  # of one node at a time: it has two guards
 RUN, GUARD, OTHERS = "drift correction", "the guard", "somebody else"
 
 
@@ -43,8 +45,7 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
         if one["control"]:
             judged.setdefault(one["host"], []).append(one)
     for host, records in sorted(guards.items()):
-        for record in records or ():
-            one = of_guard(host, record)
+        for one in of_guards(host, records):
             if (host, one["seen"], one["what"]) not in seen:
                 seen.add((host, one["seen"], one["what"]))
                 history.append(one)
@@ -55,15 +56,25 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
     return [one for one in history if id(one) not in dropped]
 
 
+def of_guards(host, records):
+    """The records of a node's guards as deviations. A node may answer anything: what is no record is left out, and so is more than a guard tells."""
+    for record in records[-MOST:] if isinstance(records, list) else ():
+        try:
+            yield of_guard(host, record)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            continue
+
+
 def of_guard(host, record):
     """A record of a guard as a deviation."""
     seen = normal(record["at"])
-    began = moment(seen) - datetime.timedelta(seconds=record["seconds"]) if record.get("seconds") is not None else None
+    began = moment(seen) - datetime.timedelta(seconds=record["seconds"] or 0)
     times = f" ({record['count']} times)" if record["count"] > 1 else ""
     lines = [*(f"- {clip(line)}" for line in record["before"]), *(f"+ {clip(line)}" for line in record["after"])]
-    return {"host": host, "control": "", "what": clip(record["what"]) + times, "began_after": None, "began": began.isoformat() if began else None, "seen": seen,
+    return {"host": host, "control": "", "what": clip(record["what"]) + times, "began_after": None,
+            "began": None if record.get("seconds") is None else began.isoformat(), "seen": seen,
             "corrected": seen if record["outcome"] == "corrected" else None, "by": GUARD if record["outcome"] == "corrected" else None,
-            "changed_by": clip(record["by"]) if record["by"] else None, "explained": lines, "outcome": record["outcome"], "kind": record["kind"]}
+            "changed_by": clip(record["by"]) if record["by"] else None, "explained": lines, "outcome": str(record["outcome"]), "kind": str(record["kind"])}
 
 
 def narrow(judged, one):

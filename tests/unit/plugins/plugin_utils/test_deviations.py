@@ -75,9 +75,21 @@ def test_what_the_guard_saw_and_left_dates_the_audits_deviation():
 def test_the_history_stays_bounded_and_keeps_what_is_open():
     history = deviations.follow([], [finding("fail", "NET-05")], {}, T1)
     records = [record(at=f"2026-05-02T{number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}Z") for number in range(deviations.LIMIT + 50)]
-    history = deviations.follow(history, [finding("fail", "NET-05")], {"npu01": records}, T3, T1)
+    nodes = {f"npu{at}": records[at:at + deviations.MOST] for at in range(0, len(records), deviations.MOST)}
+    history = deviations.follow(history, [finding("fail", "NET-05")], {**nodes, "npu01": records}, T3, T1)
     assert len(history) == deviations.LIMIT + 1
+    assert len([one for one in history if one["host"] == "npu01"]) == deviations.MOST + 1
     assert deviations.open_first(history, 3)[0]["control"] == "NET-05"
+
+
+@pytest.mark.parametrize("answer", [
+    5, "text", {"at": "now"}, [None], [5], ["text"], [[]], [{}], [record(at="now")], [record(at=5)], [record(seconds="long")], [record(seconds=1e30)],
+    [record(count="many")], [record(before=5)], [record(kind=["foreign"])], [record(outcome={})], [record(what=[])],
+])
+def test_a_node_that_answers_nonsense_stops_no_audit(answer):
+    history = deviations.follow([], [finding("fail")], {"npu01": answer}, T3, T2)
+    assert [one["control"] for one in history if one["control"]] == ["FW-01"]
+    json.dumps(history)
 
 
 def test_the_node_tells_the_latest_records_of_its_guard(tmp_path):
