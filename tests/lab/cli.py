@@ -84,11 +84,13 @@ def _become(command: list[str], environment: dict[str, str] | None = None) -> No
 
 
 def _up(options: argparse.Namespace) -> None:
-    spec = labs.resolve(options.name, _asked(options), labs.specs().get(options.name))
     machine.demand(free_gib=1)
     try:
         with machine.lock("use", shared=True):
             runtime.prepare()
+            asked = _asked(options)
+            labs.discard_orphans(labs.resolve(options.name, asked, None))
+            spec = labs.resolve(options.name, asked, labs.specs().get(options.name))
             with machine.lock(f"lab-{spec.name}"):
                 labs.Lab(spec).up()
     except BaseException:

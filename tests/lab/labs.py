@@ -263,6 +263,27 @@ class Lab:
         return self._podman.command("exec", "--interactive", *terminal, f"{self.name}.{host}", *(words or ["/bin/bash"]))
 
 
+def in_the_way(spec: Spec, others: dict[str, Spec]) -> list[str]:
+    """Names of other checkouts' labs of this name, and of labs with this block."""
+    return [
+        other.name
+        for other in others.values()
+        if (other.name == spec.name and other.directory != spec.directory)
+        or (other.name != spec.name and other.block == spec.block)
+    ]
+
+
+def discard_orphans(spec: Spec) -> None:
+    """Remove what is in the way of a lab and has no host running, as a run that was killed leaves it behind.
+
+    A host's ports exist as long as its network namespace; who is about to boot hosts holds the lock of their lab.
+    """
+    for name in in_the_way(spec, specs()):
+        with machine.lock(f"lab-{name}", wait=False) as unused:
+            if unused and name in specs() and not network.ports(name):
+                down(name)
+
+
 def down(name: str) -> None:
     """Remove a lab with everything it made, even where half of it is gone."""
     spec = specs().get(name)

@@ -89,12 +89,12 @@ def up(lab: str, block: Block) -> bool:
 
 
 def ports(lab: str) -> set[str]:
-    """The ports plugged into the bridges, as ``HOST.INTERFACE``."""
+    """The hosts' ports plugged into the bridges, as ``HOST.INTERFACE``; a host's go when it stops."""
     name = namespace(lab)
     if not namespace_exists(lab):
         return set()
     links = json.loads(run("nsenter", f"--net=/run/netns/{name}", "ip", "-json", "link", "show", "type", "veth"))
-    return {link["ifname"] for link in links if "master" in link}
+    return {link["ifname"] for link in links if "master" in link and "." in link["ifname"]}
 
 
 def down(lab: str) -> None:

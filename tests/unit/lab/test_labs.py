@@ -24,6 +24,32 @@ def test_a_lab_that_is_up_is_not_made_into_another(asked):
         labs.resolve("demo", asked, existing)
 
 
+@pytest.mark.parametrize(
+    ("other", "in_the_way"),
+    [
+        (labs.Spec("demo", block="10.80", directory="/here/demo"), []),
+        (labs.Spec("demo", block="10.81", directory="/there/demo"), ["demo"]),
+        (labs.Spec("traffic", block="10.80", directory="/here/traffic"), ["traffic"]),
+        (labs.Spec("traffic", block="10.81", directory="/there/traffic"), []),
+    ],
+)
+def test_a_lab_is_in_the_way_by_its_block_or_by_its_name_in_another_checkout(other, in_the_way):
+    spec = labs.Spec("demo", block="10.80", directory="/here/demo")
+    assert labs.in_the_way(spec, {other.name: other}) == in_the_way
+
+
+def test_only_a_lab_without_hosts_gives_way(monkeypatch):
+    ports = {"dead": set(), "alive": {"npu01.eth0"}, "booting": set()}
+    others = {name: labs.Spec(name, block="10.80") for name in ports}
+    removed = []
+    monkeypatch.setattr(labs, "specs", lambda: others)
+    monkeypatch.setattr(labs.network, "ports", ports.get)
+    monkeypatch.setattr(labs, "down", removed.append)
+    with labs.machine.lock("lab-booting"):
+        labs.discard_orphans(labs.Spec("demo", block="10.80"))
+    assert removed == ["dead"]
+
+
 def test_a_root_for_a_host_that_is_not_there_is_refused():
     with pytest.raises(Refusal, match="no host npu03"):
         labs.resolve("demo", {"roots": (("npu03", "trixie"),)}, None)
