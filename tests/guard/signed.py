@@ -78,7 +78,8 @@ class Signed:
         if record.get("signed", {}).get("public_key") is None or "signed" not in json.loads(self.read(NETWORK)):
             self.campaign.complain("signed: the node has no signatures")
         self.stands("at first", record["canonical"])
-        if self.node.run("nft", "list", "tables").split() != ["table", "inet", "vllm_hardening"]:
+        # The trial lasts a moment, and the state may just have been read anew.
+        if not wait_for(lambda: self.node.run("nft", "list", "tables").split() == ["table", "inet", "vllm_hardening"], 5):
             self.campaign.complain("signed: the table of the trial is left")
         self.deceive(record, rules)
         self.replay(record, rules)
