@@ -75,7 +75,7 @@ EXAMPLES = r"""
 - name: Judge and report
   vllm_mindspore.hardening.judge:
     plan: "{{ vllm_cluster_plan }}"
-    directory: "{{ playbook_dir }}/audit"
+    directory: /srv/audit
   run_once: true
 """
 
@@ -107,6 +107,11 @@ coverage:
   description: Which nodes were observed and which vantage points probed, and why others were not.
   returned: always
   type: dict
+directory:
+  description: The O(directory) that they were written to; null where nothing was.
+  returned: always
+  type: str
+  sample: /srv/audit
 reports:
   description: The files written.
   returned: always
