@@ -7,7 +7,7 @@ import shlex
 
 
 def plan_text(plan):
-    """All clusters, then every node with its addresses, instances, flows and sysctls; a string of lines."""
+    """All clusters, then every node with its addresses, instances, flows both ways and sysctls; a string of lines."""
     lines = []
     for name, cluster in plan["clusters"].items():
         lines += _cluster_lines(name, cluster)
@@ -37,10 +37,7 @@ def _node_lines(host, node):
         lines.append(f"  {segment:<11} {', '.join(addresses)}" + (f" on {interface}" if interface else ""))
     lines.append(f"  ephemeral   {node['ephemeral_ports']}, reserved {', '.join(node['reserved_ports']) or 'nothing'}")
     for instance in node["instances"]:
-        role = "head" if instance["head"] else f"rank {instance['rank']}, headless"
-        lines.append(f"  {instance['unit']} ({role}) as {instance['user']}")
-        lines += [f"    {line}" for line in _command_lines(instance["arguments"])]
-        lines += [f"    {key}={value}" for key, value in instance["environment"].items()]
+        lines += _instance_lines(instance)
     lines += _gateway_lines(node["gateway"])
     lines.append("  may be opened from outside")
     for flow in node["flows"]:
@@ -51,7 +48,30 @@ def _node_lines(host, node):
         )
     lines += [f"  on loopback {', '.join(entry['ports'])} for root, {', '.join(entry['users'])} alone: {entry['reason']}" for entry in node["loopback"]]
     lines.append("  everything else is refused")
+    lines += _egress_lines(node["egress"])
+    lines.append("  kernel parameters")
+    lines += [f"    {key} = {' '.join(value.split())}" for key, value in node["sysctls"].items()]
     return [*lines, ""]
+
+
+def _instance_lines(instance):
+    """What runs of an instance on one node: the engine, over Ray beside or (away from the head) in place of it a unit of Ray."""
+    role = "head" if instance["head"] else f"rank {instance['rank']}, headless"
+    lines = []
+    for unit in filter(None, (instance, instance["ray"])):
+        if unit["arguments"] is not None:
+            lines.append(f"  {unit['unit']} ({role}) as {instance['user']}")
+            lines += [f"    {line}" for line in _command_lines(unit["arguments"])]
+    return lines + [f"    {key}={value}" for key, value in instance["environment"].items()]
+
+
+def _egress_lines(egress):
+    """What the users of the services may open to others; a user without a destination opens nothing."""
+    lines = ["  may be opened from inside"] if egress else []
+    for entry in egress:
+        target = f"{', '.join(entry['destinations'])} {entry['protocol']} {', '.join(entry['ports'])}" if entry["destinations"] else "nobody"
+        lines.append(f"    {entry['user']} -> {target}: {entry['reason']}")
+    return lines
 
 
 def _gateway_lines(gateway):

@@ -237,6 +237,14 @@ def test_the_text_for_review_names_addresses_ports_flags_and_flows():
     text = plan_text(build_plan(inventory()))
     for part in ("10.77.2.12", "--data-parallel-rpc-port 20550", "VLLM_HOST_IP=10.77.2.11", "@clients -> 10.77.1.11 tcp 7443"):
         assert part in text
+    assert "vllm-chat -> @peers_chat tcp 20550, 28000-31999: traffic between the nodes of chat" in text
+    assert "net.ipv4.ip_local_port_range = 28000 31999" in text
+
+
+def test_the_text_for_review_shows_the_nodes_of_a_ray_cluster_that_run_no_engine_themselves():
+    worker = plan_text(build_plan(inventory(**instances(RAY)))).partition("Node npu02")[2]
+    assert "vllm-chat-ray.service (rank 1, headless) as vllm-chat" in worker and "--node-manager-port 20101" in worker
+    assert "vllm-chat.service" not in worker and "serve /srv/models/tiny" not in worker
 
 
 @pytest.mark.parametrize(
