@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import re
+
 
 def parse_ports(value):
     """``8443`` or ``"8443"`` or ``"28000-28999"`` -> ``(first, last)``.
 
     Raises ValueError with a message for the user where it is no port or range within 0-65535.
     """
-    first, separator, last = str(value).strip().partition("-")
-    try:
-        bounds = (int(first), int(last) if separator else int(first))
-    except ValueError:
-        raise ValueError(f"{value!r} is not a port or a range of ports such as 28000-28999") from None
+    found = re.fullmatch(r"([0-9]{1,5})(?:\s*-\s*([0-9]{1,5}))?", str(value).strip(), re.ASCII)
+    if found is None:
+        raise ValueError(f"{value!r} is not a port or a range of ports such as 28000-28999")
+    bounds = (int(found[1]), int(found[2] or found[1]))
     if isinstance(value, bool) or not 0 <= bounds[0] <= bounds[1] <= 65535:
         raise ValueError(f"{value!r} is not a port or a range of ports within 0-65535")
     return bounds

@@ -42,6 +42,10 @@ def parse_network(value):
         raise ValueError(f"has host bits set, the network is {network.cidr}")
     if network.prefixlen == 0:
         raise ValueError("is the whole Internet")
+    if int(network.network) == 0:
+        raise ValueError("begins with a wildcard")
+    if network.is_multicast():
+        raise ValueError("is multicast, which nobody has for a source")
     return network
 
 

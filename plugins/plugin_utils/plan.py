@@ -48,11 +48,6 @@ def build_plan(hosts, controller=None):
     return plan
 
 
-def peers_set(instance_name):
-    """The name of the set with the internal addresses of an instance's nodes."""
-    return "peers_" + instance_name.replace("-", "_")
-
-
 def _sets(cluster):
     sets = {
         "administrators": [str(network) for network in cluster.administrators],
@@ -61,7 +56,7 @@ def _sets(cluster):
     }
     for instance in cluster.instances:
         if instance.spans:
-            sets[peers_set(instance.name)] = [
+            sets[instance.peers_set] = [
                 str(address) for host in instance.nodes for address in cluster.nodes[host].addresses["internal"]
             ]
     return sets
@@ -233,7 +228,7 @@ def _flows(cluster, node, addresses, members):
                 _flow(
                     node,
                     f"{instance.name}-internal",
-                    ["@" + peers_set(instance.name)],
+                    ["@" + instance.peers_set],
                     addresses["internal"],
                     "internal",
                     _internal_ports(cluster, instance, rank),
@@ -301,7 +296,7 @@ def _egress(cluster, instance):
     return {
         "name": f"{instance.name}-peers",
         "user": _user(instance),
-        "destinations": ["@" + peers_set(instance.name)] if instance.spans else [],
+        "destinations": ["@" + instance.peers_set] if instance.spans else [],
         "protocol": "tcp",
         "ports": ports,
         "reason": f"traffic between the nodes of {instance.name}" if instance.spans else "nothing leaves the node",

@@ -145,13 +145,16 @@ def read_endpoints(reader, path, value, engine):
     known = [endpoint for endpoint, engines in ENDPOINTS.items() if engine not in ENGINES or engine in engines]
     for index, endpoint in enumerate(value):
         where = f"{path}[{index}]"
-        method, _blank, target = str(endpoint).partition(" ")
+        if not isinstance(endpoint, str):
+            reader.problem(where, endpoint, "is no method and path", f"Write such as {DEFAULT_ENDPOINTS[0]}")
+            continue
+        method, _blank, target = endpoint.partition(" ")
         if target in FORBIDDEN_PATHS:
             reader.problem(where, endpoint, FORBIDDEN_PATHS[target], "Remove it")
         elif endpoint not in known:
             engines = ENDPOINTS.get(endpoint)
             trouble = f"is not served by {engine}" if engines else "is served by no engine, as method and exact path"
-            near = difflib.get_close_matches(str(endpoint), known, n=1, cutoff=0)
+            near = difflib.get_close_matches(endpoint, known, n=1, cutoff=0)
             reader.problem(where, endpoint, trouble, f"Write {near[0]}, or remove it")
         elif endpoint in value[:index]:
             reader.problem(where, endpoint, "stands there twice", "Write it once")

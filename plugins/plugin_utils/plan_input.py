@@ -22,6 +22,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_mode
     Node,
 )
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError, Reader
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.ruleset import FLOW_NAME, INTERFACE
 
 CLUSTER_VARIABLES = (
     "vllm_cluster_name",
@@ -57,7 +58,11 @@ def read_clusters(hosts, controller=None):
             f"{host}: ", names, CLUSTER_VARIABLES + NODE_VARIABLES + RUN_VARIABLES, "variable of vllm_cluster"
         )
         members.setdefault(str(variables.get("vllm_cluster_name", "vllm")), {})[host] = variables
-    clusters = [_read_cluster(reader, name, nodes, controller or {}) for name, nodes in members.items()]
+    clusters = []
+    for name, nodes in members.items():
+        reader.prefix = f"cluster {name}: " if len(members) > 1 else ""
+        clusters.append(_read_cluster(reader, name, nodes, controller or {}))
+    reader.prefix = ""
     _addresses_used_twice(reader, clusters)
     if reader.problems:
         raise PlanError(reader.problems)
@@ -107,6 +112,8 @@ def _read_cluster(reader, name, hosts, controller):
     if not isinstance(forwarding, bool):
         reader.problem("vllm_cluster_forwarding", forwarding, "is neither true nor false", "Write one of them")
     _addresses_present(reader, nodes, instances, networks)
+    _families_meet(reader, nodes, instances, behind, administrators, clients, monitors)
+    _extra_flows_fit(reader, nodes, instances)
     _ports_used_twice(reader, instances, ssh_port, metrics_port)
     _npus_used_twice(reader, instances, nodes)
     return Cluster(
@@ -180,6 +187,8 @@ def _read_node(reader, host, variables, networks):
     for segment in host_segments:
         if segment not in raw:
             continue
+        if raw[segment] == []:
+            continue
         own = networks.get(segment, [])
         example = str(own[0][11]) if own and own[0].size > 12 else "10.77.0.11"
         found = []
@@ -196,7 +205,7 @@ def _read_node(reader, host, variables, networks):
                 reader.problem(
                     f"{path}.{segment}", value, f"is outside its segment ({inside})", f"Write an address such as {example}"
                 )
-            elif segment not in networks:
+            elif networks and segment not in networks:
                 reader.problem(
                     f"{path}.{segment}",
                     value,
@@ -219,8 +228,7 @@ def _read_node(reader, host, variables, networks):
         interfaces = {}
     reader.known_keys(f"{host}: vllm_cluster_interfaces.", interfaces, host_segments, "segment of a host")
     for segment, interface in interfaces.items():
-        # The kernel's own limit (IFNAMSIZ) and characters.
-        if not re.fullmatch(r"[^\s/\"*]{1,15}", str(interface)):
+        if not isinstance(interface, str) or not INTERFACE.fullmatch(interface):
             reader.problem(
                 f"{host}: vllm_cluster_interfaces.{segment}", interface, "is no interface name", "Write such as eth2"
             )
@@ -272,9 +280,12 @@ def _read_extra_flows(reader, path, value):
             reader.problem(where, raw, "is no mapping", "Write {name: ..., sources: [...], protocol: tcp, ports: [...], reason: ...}")
             continue
         reader.known_keys(f"{where}.", raw, FLOW_KEYS, "key of a flow")
-        for key in ("name", "reason"):
-            if not isinstance(raw.get(key), str) or not raw[key].strip():
-                reader.problem(f"{where}.{key}", raw.get(key), "is missing", "Write what the flow is for")
+        if not isinstance(raw.get("name"), str) or not FLOW_NAME.fullmatch(raw["name"]):
+            reader.problem(f"{where}.name", raw.get("name"), "is no name", "Write at most 100 letters, digits and . _ : / @ + -")
+        if not isinstance(raw.get("reason"), str) or not raw["reason"].strip():
+            reader.problem(f"{where}.reason", raw.get("reason"), "is missing", "Write what the flow is for")
+        if raw.get("interface") is not None and not INTERFACE.fullmatch(str(raw["interface"])):
+            reader.problem(f"{where}.interface", raw["interface"], "is no interface name", "Write such as eth2")
         if raw.get("segment") not in (None, "management", "api", "internal"):
             reader.problem(f"{where}.segment", raw["segment"], "is no segment of a host", "Write management, api or internal")
         if raw.get("protocol") not in ("tcp", "udp"):
@@ -294,24 +305,43 @@ def _read_extra_flows(reader, path, value):
             reader.problem(f"{where}.ports", raw.get("ports"), "names no port", "Write a list of ports or ranges")
         for port in ports:
             try:
-                parse_ports(port)
+                least = parse_ports(port)[0]
             except ValueError:
+                least = 0
+            if least == 0:
                 reader.problem(f"{where}.ports", port, "is no port or range", "Write such as 9100 or 28000-28999")
-        flows.append(raw)
+        flows.append({**raw, "sources": sources, "index": index})
     return flows
+
+
+def _extra_flows_fit(reader, nodes, instances):
+    """What the site lets in has names of its own on the node, and names sets that the plan has."""
+    sets = ["administrators", "clients", "monitors", *(instance.peers_set for instance in instances if instance.spans)]
+    taken = {"ssh", "metrics", *(f"{instance.name}-{what}" for instance in instances for what in ("api", "internal"))}
+    for host, node in nodes.items():
+        names = set(taken)
+        for flow in node.extra_flows:
+            where = f"{host}: vllm_firewall_extra_flows[{flow['index']}]"
+            if str(flow.get("name")) in names:
+                reader.problem(f"{where}.name", flow["name"], "is the name of another flow too", "Give each its own")
+            names.add(str(flow.get("name")))
+            for source in flow["sources"]:
+                if str(source).startswith("@") and str(source)[1:] not in sets:
+                    known = ", ".join(f"@{name}" for name in sets)
+                    reader.problem(f"{where}.sources", source, "is no set of the plan", f"Write networks, or one of {known}")
 
 
 def _addresses_present(reader, nodes, instances, networks):
     """Each node has an address on every segment that something of it uses."""
     needed = {host: {"management": "SSH comes in by it"} for host in nodes}
     for instance in instances:
-        if instance.nodes[0] in needed:
-            needed[instance.nodes[0]]["api"] = f"it is the head of {instance.name}"
+        for host in instance.nodes[:1]:
+            needed.get(host, {})["api"] = f"it is the head of {instance.name}"
         for host in instance.nodes if instance.spans else ():
             needed.get(host, {})["internal"] = f"{instance.name} spans nodes"
     for host, segments in needed.items():
         for segment, reason in segments.items():
-            if not nodes[host].addresses.get(segment):
+            if segment not in nodes[host].addresses:
                 own = networks.get(segment)
                 example = own[0][11] if own and own[0].size > 12 else "10.77.2.11"
                 reader.problem(
@@ -326,6 +356,37 @@ def _addresses_present(reader, nodes, instances, networks):
                     None,
                     f"is missing, though {reason}: Gloo and HCCL take an interface by name",
                     "Write the name of the internal interface, such as {internal: eth2}",
+                )
+
+
+def _families_meet(reader, nodes, instances, gateway, administrators, clients, monitors):
+    """Whoever is to reach a node has an address of a family that the node has there; the nodes of an instance have one in common."""
+    heads = {host: instance.name for instance in instances for host in instance.nodes[:1] if host in nodes}
+    for variable, networks, segment, hosts, most in (
+        ("vllm_cluster_administrators", administrators, "management", nodes, 2),
+        ("vllm_cluster_clients", clients, "api", heads, 2 if gateway else 1),
+        ("vllm_cluster_monitors", monitors, "management", heads if gateway else (), 2),
+    ):
+        families = {network.version for network in networks}
+        for host in hosts if families else ():
+            own = {address.version for address in nodes[host].addresses.get(segment, [])[:most]}
+            if own and not own & families:
+                reader.problem(
+                    variable,
+                    "[" + ", ".join(map(str, networks)) + "]",
+                    f"holds no network of IPv{own.pop()}, though {host} is reached by nothing else on its {segment} segment",
+                    "Add the networks of that family",
+                )
+                break
+    for instance in instances:
+        firsts = [(host, nodes[host].addresses["internal"][0]) for host in instance.nodes if host in nodes and nodes[host].addresses.get("internal")]
+        for host, address in firsts if instance.spans else ():
+            if address.version != firsts[0][1].version:
+                reader.problem(
+                    f"{host}: vllm_cluster_addresses.internal",
+                    str(address),
+                    f"is IPv{address.version}, while {firsts[0][0]} is IPv{firsts[0][1].version}: the nodes of {instance.name} would not meet",
+                    "Write addresses of one family first on all of them",
                 )
 
 
@@ -372,12 +433,16 @@ def _ports_used_twice(reader, instances, ssh_port, metrics_port):
             )
     used = {}
     for instance in instances:
-        claims = [("api_port", instance.api_port, instance.api_port, instance.nodes[:1])]
-        if instance.backend_port is not None:
-            claims.append(("backend_port", instance.backend_port, instance.backend_port, instance.nodes[:1]))
-        if instance.rpc_port is not None:
-            claims.append(("rpc_port", instance.rpc_port, instance.rpc_port, instance.nodes))
-            claims.append(("master_port", instance.master_port, instance.master_port + MASTER_PORTS - 1, instance.nodes))
+        claims = [
+            (key, first, first + more, hosts)
+            for key, first, more, hosts in (
+                ("api_port", instance.api_port, 0, instance.nodes[:1]),
+                ("backend_port", instance.backend_port, 0, instance.nodes[:1]),
+                ("rpc_port", instance.rpc_port, 0, instance.nodes),
+                ("master_port", instance.master_port, MASTER_PORTS - 1, instance.nodes),
+            )
+            if first is not None
+        ]
         if instance.ray is not None:
             claims.append(("ray.ports", *instance.ray["ports"], instance.nodes))
         for key, first, last, hosts in claims:

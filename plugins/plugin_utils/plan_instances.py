@@ -28,10 +28,14 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refu
 )
 
 INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
+MOST_HINTS = 10
 
 
 def read_instances(reader, value, nodes, ephemeral, gateway=False):
-    """The instances of a cluster as records, without those that have a problem; ``gateway``: whether the cluster has one."""
+    """The instances of a cluster as records; ``gateway``: whether the cluster has one.
+
+    An instance with a problem is among them as far as it can be read, so that it is held against the others all the same.
+    """
     path = "vllm_cluster_instances"
     if not isinstance(value, list):
         reader.problem(path, value, "is missing or no list", "Write the list of instances; [] if there are none yet")
@@ -43,6 +47,7 @@ def read_instances(reader, value, nodes, ephemeral, gateway=False):
             reader.problem(where, raw, "is no mapping", "Write {name: chat, engine: vllm_mindspore, ...}")
             continue
         name = str(raw.get("name", ""))
+        label = str(index)
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,23}", name):
             reader.problem(
                 f"{where}.name",
@@ -52,21 +57,21 @@ def read_instances(reader, value, nodes, ephemeral, gateway=False):
             )
         elif name in names:
             reader.problem(f"{where}.name", name, f"is the name of {path}[{names[name]}] too", "Give each instance its own name")
+        else:
+            label = name
         names.setdefault(name, index)
-        instance = _read_instance(reader, f"{path}[{name or index}]", raw, nodes, ephemeral, gateway)
-        if instance is not None:
-            instances.append(instance)
+        instances.append(_read_instance(reader, path, label, raw, nodes, ephemeral, gateway))
     return instances
 
 
-def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
-    before = len(reader.problems)
+def _read_instance(reader, path, label, raw, nodes, ephemeral, gateway):
+    path = f"{path}[{label}]"
     reader.known_keys(f"{path}.", raw, INSTANCE_KEYS, "key of an instance")
     for key, choices in (("engine", ENGINES), ("topology", TOPOLOGIES)):
         if raw.get(key) not in choices:
             reader.problem(f"{path}.{key}", raw.get(key), "is not known", f"Write one of {', '.join(choices)}")
     model = raw.get("model")
-    if not isinstance(model, str) or not model.startswith("/") or "/../" in f"{model}/":
+    if not isinstance(model, str) or not re.fullmatch(r"/+[^/\x00-\x1f\x7f][^\x00-\x1f\x7f]*", model) or "/../" in f"{model}/":
         reader.problem(
             f"{path}.model", model, "is no absolute path", "Write the model's directory on the nodes, such as /srv/models/NAME"
         )
@@ -76,12 +81,16 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
         members = []
     members = [str(member) for member in members]
     times = Counter(members)
+    unknown = 0
     for member in members:
         if member not in nodes:
-            near = difflib.get_close_matches(member, list(nodes), n=1, cutoff=0)
-            reader.problem(f"{path}.nodes", member, "is no node of this cluster", f"Write {near[0] if near else 'a node'}")
+            unknown += 1
+            # Looking for the nearest among all nodes is slow; where many are wrong, the first say what is wrong with all.
+            near = difflib.get_close_matches(member, list(nodes), n=1, cutoff=0) if unknown <= MOST_HINTS else []
+            reader.problem(f"{path}.nodes", member, "is no node of this cluster", f"Write {near[0] if near else 'a node of it'}")
         elif times[member] > 1:
             reader.problem(f"{path}.nodes", member, "stands there more than once", "Name every node once")
+    members = list(times)
     topology = raw.get("topology")
     if topology == "single" and len(members) > 1:
         reader.problem(f"{path}.nodes", members, "is more than one node for topology single", "Write one, or topology data_parallel")
@@ -95,9 +104,13 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
     api_port = reader.port(f"{path}.api_port", raw.get("api_port"), ephemeral)
     rpc_port = master_port = None
     if sizes["data_parallel_size"] > 1:
+        before = len(reader.problems)
         rpc_port = reader.port(f"{path}.rpc_port", raw.get("rpc_port"), ephemeral)
-        if rpc_port is not None and len(reader.problems) == before:
-            master_port = reader.port(f"{path}.master_port", raw.get("master_port", rpc_port + 1), ephemeral)
+        master_port = raw.get("master_port")
+        if master_port is None and len(reader.problems) == before:
+            master_port = rpc_port + 1
+        if master_port is not None:
+            master_port = reader.port(f"{path}.master_port", master_port, ephemeral)
             _master_ports_are_free(reader, f"{path}.master_port", master_port, ephemeral)
     else:
         for key in ("rpc_port", "master_port"):
@@ -121,13 +134,11 @@ def _read_instance(reader, path, raw, nodes, ephemeral, gateway):
     )
     checksums = _read_checksums(reader, f"{path}.model_checksums", raw.get("model_checksums"))
     trusted = _read_trust(reader, f"{path}.trust_remote_code", raw.get("trust_remote_code"), checksums)
-    if len(reader.problems) > before:
-        return None
     return Instance(
-        name=str(raw["name"]),
-        engine=str(raw["engine"]),
+        name=label,
+        engine=str(raw.get("engine")),
         model=str(model).rstrip("/"),
-        topology=str(raw["topology"]),
+        topology=str(topology),
         nodes=members,
         api_port=api_port,
         rpc_port=rpc_port,
@@ -198,21 +209,7 @@ def _read_ray(reader, path, value, topology, ephemeral, nodes):
         reader.problem(path, value, "is missing or no mapping", example)
         return None
     reader.known_keys(f"{path}.", value, ("ports", "version", "token"), "setting of Ray")
-    try:
-        first, last = parse_ports(value.get("ports"))
-    except ValueError:
-        reader.problem(f"{path}.ports", value.get("ports"), "is no range of ports", example)
-        first, last = 20100, 20999
-    if first < 1024 or last - first + 1 < plan_ray.FEWEST_PORTS:
-        reader.problem(
-            f"{path}.ports", value.get("ports"), f"must lie above 1023 and hold at least {plan_ray.FEWEST_PORTS} ports", example
-        )
-    for (low, high), owner in ((MINDSPORE_PORTS, "MindSpore"), (HCCL_PORTS, "HCCL"), (ephemeral, "the ephemeral range")):
-        if first <= high and low <= last:
-            reader.problem(f"{path}.ports", value.get("ports"), f"overlaps {low}-{high} of {owner}", example)
-    for port, owner in DEFAULT_PORTS.items():
-        if first <= port <= last:
-            reader.problem(f"{path}.ports", value.get("ports"), f"holds {port}, {owner}", example)
+    ports = _read_ray_ports(reader, f"{path}.ports", value.get("ports"), ephemeral, example)
     version = plan_ray.version_numbers(value.get("version"))
     if version is None:
         reader.problem(f"{path}.version", value.get("version"), "is no version", "Write the version that is installed, such as 2.60.0")
@@ -228,7 +225,25 @@ def _read_ray(reader, path, value, topology, ephemeral, nodes):
     if version < plan_ray.FIRST_VERSION_WITH_IPV6 and any(node.addresses["internal"][0].version == 6 for node in nodes if node.addresses.get("internal")):
         trouble = "takes no IPv6 address, and the internal addresses of its nodes are IPv6"
         reader.problem(f"{path}.version", value["version"], trouble, "Install Ray 2.49 or newer, or give the nodes internal IPv4 addresses")
-    return {"ports": (first, last), "version": str(value["version"]), "token": bool(token)}
+    return {"ports": ports, "version": str(value["version"]), "token": bool(token)} if ports else None
+
+
+def _read_ray_ports(reader, path, value, ephemeral, example):
+    """(first, last) of the block that Ray listens in; None where it is none."""
+    try:
+        first, last = parse_ports(value)
+    except ValueError:
+        reader.problem(path, value, "is no range of ports", example)
+        return None
+    if first < 1024 or last - first + 1 < plan_ray.FEWEST_PORTS:
+        reader.problem(path, value, f"must lie above 1023 and hold at least {plan_ray.FEWEST_PORTS} ports", example)
+    for (low, high), owner in ((MINDSPORE_PORTS, "MindSpore"), (HCCL_PORTS, "HCCL"), (ephemeral, "the ephemeral range")):
+        if first <= high and low <= last:
+            reader.problem(path, value, f"overlaps {low}-{high} of {owner}", example)
+    for port, owner in DEFAULT_PORTS.items():
+        if first <= port <= last:
+            reader.problem(path, value, f"holds {port}, {owner}", example)
+    return first, last
 
 
 def _read_npus(reader, path, raw, sizes, members, nodes):
@@ -239,25 +254,34 @@ def _read_npus(reader, path, raw, sizes, members, nodes):
         return None
     ranks = sizes["data_parallel_size"] * sizes["tensor_parallel_size"] * sizes["pipeline_parallel_size"]
     needed = ranks // max(len(members), 1)
-    npus = raw.get("npus", list(range(needed)))
-    if not isinstance(npus, list) or any(isinstance(npu, bool) or not isinstance(npu, int) or npu < 0 for npu in npus):
-        reader.problem(f"{path}.npus", npus, "is no list of NPU numbers", f"Write {list(range(needed))}")
+    npus = raw.get("npus")
+    if npus is None:
+        last = needed - 1
+    elif not isinstance(npus, list) or any(isinstance(npu, bool) or not isinstance(npu, int) or npu < 0 for npu in npus):
+        reader.problem(f"{path}.npus", npus, "is no list of NPU numbers", f"Write such as {list(range(min(needed, 8)))}")
         return None
-    if len(set(npus)) != len(npus) or len(npus) != needed:
+    else:
+        last = max(npus, default=-1)
+    if npus is not None and (len(set(npus)) != len(npus) or len(npus) != needed):
         reader.problem(
             f"{path}.npus",
             npus,
             f"is not {needed} different NPUs, which data_parallel_size and tensor_parallel_size ask of each node",
             f"Write {needed} numbers, or change the sizes",
         )
+    fits = True
     for member in members:
-        if member in nodes and npus and max(npus) >= nodes[member].npus:
+        if member in nodes and last >= nodes[member].npus:
+            fits = False
             reader.problem(
-                f"{path}.npus" if "npus" in raw else f"{path}.tensor_parallel_size",
-                npus if "npus" in raw else sizes["tensor_parallel_size"],
+                f"{path}.npus" if npus is not None else f"{path}.tensor_parallel_size",
+                npus if npus is not None else sizes["tensor_parallel_size"],
                 f"does not fit {member}, which has {nodes[member].npus} NPUs (vllm_cluster_npus)",
                 "Use fewer ranks a node, more nodes (topology ray lets one engine span them), or state what the node has",
             )
+    if npus is None:
+        # Of known nodes only: the numbers that they have are few.
+        return list(range(needed)) if fits and members and all(member in nodes for member in members) else None
     return [int(npu) for npu in npus]
 
 
@@ -342,7 +366,7 @@ def _read_extras(reader, path, value, planned, dangerous, what):
         elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
             # A parser takes it for a flag where the one before needs no value.
             reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")
-        elif not isinstance(setting, (str, int, float, bool)) or "\n" in str(setting):
+        elif not isinstance(setting, (str, int, float, bool)) or re.search(r"[\x00-\x1f\x7f]", str(setting)):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:
             extras[plain] = setting

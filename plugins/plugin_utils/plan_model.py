@@ -83,6 +83,11 @@ class Instance:
         return len(self.nodes) > 1
 
     @property
+    def peers_set(self):
+        """The name of the set with the internal addresses of the instance's nodes."""
+        return "peers_" + self.name.replace("-", "_")
+
+    @property
     def engines_per_node(self):
         return self.data_parallel_size // len(self.nodes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from os.path import commonprefix
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, parse_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.addresses import parse_address, parse_network
@@ -31,22 +32,33 @@ def _shorten(value, limit=80):
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def _nearest(key, known):
+    """The known key most like ``key``, beside the beginning that all known ones share."""
+    begin = commonprefix(list(known))
+    (near,) = difflib.get_close_matches(key.removeprefix(begin), [name.removeprefix(begin) for name in known], n=1, cutoff=0)
+    return begin + near
+
+
 class Reader:
     """Collects problems while it turns raw values into checked ones."""
 
     def __init__(self):
         self.problems = []
+        self.prefix = ""
+        self._known = set()
 
     def problem(self, path, value, trouble, fix):
-        entry = (path, value, trouble, fix)
-        if entry not in self.problems:
-            self.problems.append(entry)
+        """Note a problem once; ``prefix`` tells apart clusters whose variables have the same names."""
+        path = self.prefix + path
+        key = (path, str(value), trouble, fix)
+        if key not in self._known:
+            self._known.add(key)
+            self.problems.append((path, value, trouble, fix))
 
     def known_keys(self, path, mapping, known, what):
         for key in mapping:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
-                self.problem(f"{path}{key}", None, f"is no {what}", f"Write {near[0]}, or remove it")
+                self.problem(f"{path}{key}", None, f"is no {what}", f"Write {_nearest(str(key), known)}, or remove it")
 
     def address(self, path, value, example):
         try:
@@ -70,8 +82,8 @@ class Reader:
         return found
 
     def integer(self, path, value, least, what):
-        if isinstance(value, bool) or not re.fullmatch(r"[0-9]+", str(value)) or int(value) < least:
-            self.problem(path, value, f"is no {what}", f"Write an integer of at least {least}")
+        if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,6}", str(value)) or int(value) < least:
+            self.problem(path, value, f"is no {what}", f"Write an integer of at least {least} and at most 999999")
             return None
         return int(value)
 

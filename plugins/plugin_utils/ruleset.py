@@ -17,9 +17,10 @@ TABLE = "vllm_hardening"
 PRIORITY = "filter - 5"
 FAMILIES = {4: "ip", 6: "ip6"}
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@+-]{0,99}")
+FLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/@+-]{0,99}")
+INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}")
+
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,59}")
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,14}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 _RATE = re.compile(r"[1-9][0-9]{0,5}/(second|minute|hour|day)")
 
@@ -163,7 +164,7 @@ class _Flow:
 
     def __init__(self, entry, sets, where, problems):
         self.name = str(entry.get("name") or "")
-        if not _NAME.fullmatch(self.name):
+        if not FLOW_NAME.fullmatch(self.name):
             problems.add(f"{where}.name", entry.get("name"), "is no name; write letters, digits and . _ : / @ + - (at most 100)")
         self.reason = " ".join(str(entry.get("reason") or "").split())
         if not self.reason:
@@ -175,7 +176,7 @@ class _Flow:
         if not entry.get("ports"):
             problems.add(f"{where}.ports", None, "is empty; list the ports of the flow")
         self.interface = entry.get("interface") or None
-        if self.interface and not _INTERFACE.fullmatch(str(self.interface)):
+        if self.interface and not INTERFACE.fullmatch(str(self.interface)):
             problems.add(f"{where}.interface", self.interface, "is not an interface name")
         if not entry.get("sources"):
             problems.add(f"{where}.sources", None, "is empty; list who may connect (0.0.0.0/0 and ::/0 for everybody)")
@@ -263,7 +264,7 @@ def _loopback_rules(entries, problems):
         if not _keys(entry, _LOOPBACK_KEYS, where, problems):
             continue
         name = str(entry.get("name") or "")
-        if not _NAME.fullmatch(name):
+        if not FLOW_NAME.fullmatch(name):
             problems.add(f"{where}.name", entry.get("name"), "is no name; write letters, digits and . _ : / @ + - (at most 100)")
         if not str(entry.get("reason") or "").strip():
             problems.add(f"{where}.reason", None, "is missing; write why only these users may connect")
@@ -295,7 +296,7 @@ def _egress_chains(entries, sets, log, first, problems):
             problems.add(f"{where}.user", entry.get("user"), "is not a user name")
             continue
         name = str(entry.get("name") or "")
-        if not _NAME.fullmatch(name):
+        if not FLOW_NAME.fullmatch(name):
             problems.add(f"{where}.name", entry.get("name"), "is no name; write letters, digits and . _ : / @ + - (at most 100)")
         if not str(entry.get("reason") or "").strip():
             problems.add(f"{where}.reason", None, "is missing; write why this connection is needed")

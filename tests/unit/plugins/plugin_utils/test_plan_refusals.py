@@ -75,6 +75,12 @@ CASES = {
     "networks that overlap": (inventory(vllm_cluster_networks={**NETWORKS, "api": "10.77.0.0/23"}), "vllm_cluster_networks.api", "overlaps", "own"),
     "nobody administers": (inventory(vllm_cluster_administrators=[]), "vllm_cluster_administrators", "missing or empty", "list of networks"),
     "everybody administers": (inventory(vllm_cluster_administrators=["0.0.0.0/0"]), "vllm_cluster_administrators[0]", "0.0.0.0/0", "mean to let in"),
+    "a wildcard administers": (inventory(vllm_cluster_administrators=["0.0.0.0"]), "vllm_cluster_administrators[0]", "wildcard", "mean to let in"),
+    "half the Internet": (inventory(vllm_cluster_clients=["0.0.0.0/1"]), "vllm_cluster_clients[0]", "wildcard", "mean to let in"),
+    "multicast administers": (inventory(vllm_cluster_administrators=["224.0.0.0/4"]), "vllm_cluster_administrators[0]", "multicast", "mean to let in"),
+    "administrators of another family": (
+        inventory(vllm_cluster_administrators=["fd00::1/128"]), "vllm_cluster_administrators", "no network of IPv4, though npu01", "Add"),
+    "clients of another family": (inventory(vllm_cluster_clients=["fd00::/64"]), "vllm_cluster_clients", "no network of IPv4, though npu01", "Add"),
     "an ephemeral range that is none": (inventory(vllm_cluster_ephemeral_ports="many"), "vllm_cluster_ephemeral_ports", "no range", "28000-31999"),
     "a short ephemeral range": (inventory(vllm_cluster_ephemeral_ports="28000-28100"), "vllm_cluster_ephemeral_ports", "at least 300", "28000"),
     "an ephemeral range over HCCL": (inventory(vllm_cluster_ephemeral_ports="32768-60999"), "vllm_cluster_ephemeral_ports", "HCCL", "28000"),
@@ -91,14 +97,29 @@ CASES = {
     "an address of two nodes": (address(internal="10.77.2.12"), "npu02: vllm_cluster_addresses.internal", "of npu01 too", "of its own"),
     "no address on a segment in use": (address(api=None), "npu01: vllm_cluster_addresses.api", "head of chat", "10.77.1.11"),
     "interfaces in a word": (inventory(vllm_cluster_interfaces="eth2"), "npu01: vllm_cluster_interfaces", "no mapping", "internal: eth2"),
+    "peers of another family": (
+        inventory(first={"vllm_cluster_addresses": {"management": "10.77.0.11", "api": "10.77.1.11", "internal": "fd00:77:2::11"}},
+                  vllm_cluster_networks={**NETWORKS, "internal": ["10.77.2.0/24", "fd00:77:2::/64"]}),
+        "npu02: vllm_cluster_addresses.internal", "IPv4, while npu01 is IPv6: the nodes of chat", "one family"),
     "no internal interface": (inventory(vllm_cluster_interfaces={}), "npu01: vllm_cluster_interfaces.internal", "missing", "eth2"),
     "an interface with a blank": (
         inventory(vllm_cluster_interfaces={"internal": "eth 2"}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
+    "an interface without a name": (
+        inventory(vllm_cluster_interfaces={"internal": None}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
+    "an interface in a list": (
+        inventory(vllm_cluster_interfaces={"internal": ["eth2"]}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
     "a number of NPUs that is none": (inventory(vllm_cluster_npus="eight"), "npu01: vllm_cluster_npus", "no number of NPUs", "integer"),
     "the controller is no administrator": (inventory(vllm_cluster_controller="192.0.2.1"), "vllm_cluster_administrators", "lock itself out", "Add"),
     "additional flows in a word": (inventory(vllm_firewall_extra_flows="all"), "npu01: vllm_firewall_extra_flows", "no list", "list of flows"),
     "an additional flow in a word": (flow("ssh"), "npu01: vllm_firewall_extra_flows[0]", "no mapping", "reason"),
     "an additional flow without a reason": (flow({"reason": " "}), "npu01: vllm_firewall_extra_flows[0].reason", "missing", "what the flow is for"),
+    "an additional flow with a quote": (flow({"name": 'x" accept "'}), "npu01: vllm_firewall_extra_flows[0].name", "no name", "letters"),
+    "an additional flow on no interface": (flow({"interface": "eth 0"}), "npu01: vllm_firewall_extra_flows[0].interface", "eth 0", "eth2"),
+    "an additional flow with a planned name": (flow({"name": "ssh"}), "npu01: vllm_firewall_extra_flows[0].name", "another flow", "own"),
+    "two additional flows of one name": (
+        inventory(vllm_firewall_extra_flows=[EXPORTER, EXPORTER]), "npu02: vllm_firewall_extra_flows[1].name", "exporter", "own"),
+    "an additional flow from an unknown set": (flow({"sources": ["@admins"]}), "npu01: vllm_firewall_extra_flows[0].sources", "no set", "@administrators"),
+    "an additional flow to port 0": (flow({"ports": [0]}), "npu01: vllm_firewall_extra_flows[0].ports", "no port", "9100"),
     "an additional flow on no segment": (flow({"segment": "dmz"}), "npu01: vllm_firewall_extra_flows[0].segment", "no segment", "management"),
     "an additional flow of SCTP": (flow({"protocol": "sctp"}), "npu01: vllm_firewall_extra_flows[0].protocol", "sctp", "tcp or udp"),
     "an additional flow from nobody": (flow({"sources": []}), "npu01: vllm_firewall_extra_flows[0].sources", "nobody", "Write"),
@@ -113,6 +134,8 @@ CASES = {
     "an unknown key": (inventory({"tensor_parallel": 8}), "vllm_cluster_instances[chat].tensor_parallel", "no key", "tensor_parallel_size"),
     "an unknown engine": (inventory({"engine": "tgi"}), "vllm_cluster_instances[chat].engine", "tgi", "vllm_mindspore"),
     "an unknown topology": (inventory({"topology": "mesh"}), "vllm_cluster_instances[chat].topology", "mesh", "data_parallel"),
+    "every file is the model": (inventory({"model": "/"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
+    "a model of two lines": (inventory({"model": "/srv/m\nUser=root"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
     "a model by name": (inventory({"model": "Qwen/Qwen3-8B"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
     "no node of the instance": (inventory({"nodes": []}), "vllm_cluster_instances[chat].nodes", "names no node", "head first"),
     "a node that is none": (inventory({"nodes": ["npu01", "npu03"]}), "vllm_cluster_instances[chat].nodes", "npu03", "Write npu0"),
@@ -120,6 +143,9 @@ CASES = {
     "single on two nodes": (inventory({"topology": "single"}), "vllm_cluster_instances[chat].nodes", "more than one node", "data_parallel"),
     "data parallel on one node": (inventory({"nodes": ["npu01"]}), "vllm_cluster_instances[chat].nodes", "is one node", "topology single"),
     "ranks that do not fit the nodes": (inventory({"data_parallel_size": 3}), "vllm_cluster_instances[chat].data_parallel_size", "3", "multiple of 2"),
+    "a size without end": (inventory({"tensor_parallel_size": "9" * 5000}), "vllm_cluster_instances[chat].tensor_parallel_size", "no size", "at most"),
+    "more ranks than memory": (
+        inventory({"data_parallel_size": 999998, "tensor_parallel_size": 999999}), "[chat].tensor_parallel_size", "has 8 NPUs", "fewer ranks"),
     "a size of zero": (inventory({"tensor_parallel_size": 0}), "vllm_cluster_instances[chat].tensor_parallel_size", "no size", "at least 1"),
     "ranks of Ray that do not fit": (inventory({**RAY, "tensor_parallel_size": 3}), "vllm_cluster_instances[chat].tensor_parallel_size", "2 nodes", "multiple"),
     "data parallel over Ray": (
@@ -129,6 +155,7 @@ CASES = {
     "a privileged port": (inventory({"api_port": 443}), "vllm_cluster_instances[chat].api_port", "privilege", "your choice"),
     "a port that is none": (inventory({"api_port": "https"}), "vllm_cluster_instances[chat].api_port", "no port", "7443"),
     "a port of MindSpore": (inventory({"api_port": 8443}), "vllm_cluster_instances[chat].api_port", "MindSpore", "outside"),
+    "a port in other digits": (inventory({"api_port": "\u0667\u0664\u0664\u0663"}), "vllm_cluster_instances[chat].api_port", "no port", "7443"),
     "a port twice": (inventory({"api_port": 20550}), "vllm_cluster_instances[chat].rpc_port", "api_port", "of its own"),
     "master ports that reach MindSpore": (inventory({"rpc_port": 8110}), "vllm_cluster_instances[chat].master_port", "MindSpore at 8118", "at most 8107"),
     "master ports that reach the ephemeral ones": (
@@ -159,6 +186,7 @@ CASES = {
     "a flag that is none": (inventory({"arguments": {"Max Len": 1}}), "vllm_cluster_instances[chat].arguments.Max Len", "no flag", "documents"),
     "a value that is none": (inventory({"arguments": {"max-model-len": [1]}}), "vllm_cluster_instances[chat].arguments.max-model-len", "plain value", "number"),
     "a value that is a flag": (inventory({"arguments": {"seed": "--trust-remote-code"}}), "[chat].arguments.seed", "begins like a flag", "dash"),
+    "a value with a return": (inventory({"environment": {"X": "a\rb"}}), "vllm_cluster_instances[chat].environment.X", "plain value", "string"),
     "a value of two lines": (inventory({"environment": {"X": "a\nb"}}), "vllm_cluster_instances[chat].environment.X", "plain value", "string"),
     "a flag of the plan": (inventory({"arguments": {"host": "::"}}), "vllm_cluster_instances[chat].arguments.host", "decided by the plan", "Remove"),
     "a dangerous variable": (
@@ -199,6 +227,8 @@ CASES = {
     "a server name twice": (
         inventory({"backend_port": 17443, "server_names": ["a.example.com"] * 2}, **GATEWAY), "[chat].server_names[1]", "twice", "once"),
     "endpoints in a word": (inventory({"backend_port": 17443, "endpoints": "all"}, **GATEWAY), "[chat].endpoints", "no list", "GET /v1/models"),
+    "an endpoint that is none": (
+        inventory({"backend_port": 17443, "endpoints": [{"GET": "/v1/models"}]}, **GATEWAY), "[chat].endpoints[0]", "no method and path", "/v1/models"),
     "a forbidden endpoint": (inventory({"backend_port": 17443, "endpoints": ["POST /invocations"]}, **GATEWAY), "[chat].endpoints[0]", "second way", "Remove"),
     "an unknown endpoint": (inventory({"backend_port": 17443, "endpoints": ["GET /v1/model"]}, **GATEWAY), "[chat].endpoints[0]", "no engine", "/v1/models"),
     "an endpoint twice": (inventory({"backend_port": 17443, "endpoints": ["GET /v1/models"] * 2}, **GATEWAY), "[chat].endpoints[1]", "twice", "once"),
@@ -209,6 +239,33 @@ def refusal(hosts):
     with pytest.raises(PlanError) as refused:
         build_plan(hosts)
     return str(refused.value)
+
+
+def test_one_problem_of_an_instance_hides_no_other():
+    message = refusal(inventory({"model": "x", "master_port": 29500}, {"name": "code", "model": "y", "npus": [4, 5]}))
+    assert "vllm_cluster_instances[chat].master_port is 29500, which is the default" in message
+    assert "vllm_cluster_instances[code].api_port is '7443', which is used on npu01 by vllm_cluster_instances[chat].api_port" in message
+    assert message.startswith("The inventory has 7 problems")
+
+
+def test_a_bad_value_is_not_missing_as_well():
+    assert refusal(address(internal="npu01")).startswith("The inventory has 1 problem;")
+    assert "belongs to a segment" not in refusal(inventory(vllm_cluster_networks=None))
+
+
+def test_the_clusters_of_an_inventory_are_told_apart():
+    one = inventory(vllm_cluster_clients=[])
+    other = inventory(vllm_cluster_clients=[], vllm_cluster_name="other")
+    for number, variables in enumerate(other.values(), 21):
+        variables["vllm_cluster_addresses"] = {name: f"10.77.{index}.{number}" for index, name in enumerate(NETWORKS)}
+        variables["vllm_cluster_instances"] = [{**CHAT, "nodes": ["npu11", "npu12"]}]
+    message = refusal({**one, "npu11": other["npu01"], "npu12": other["npu02"]})
+    assert "1. cluster vllm: vllm_cluster_clients is missing" in message and "2. cluster other: vllm_cluster_clients is missing" in message
+
+
+@pytest.mark.parametrize("written, meant", [("vllm_cluster_admins", "administrators"), ("vllm_cluster_port", "ssh_port"), ("vllm_cluster_node", "name")])
+def test_the_nearest_variable_is_the_one_that_was_meant(written, meant):
+    assert f"Write vllm_cluster_{meant}, or remove it" in refusal(inventory(**{written: 1}))
 
 
 @pytest.mark.parametrize("case", CASES)
