@@ -49,7 +49,7 @@ def spelled(engine, version):
 
 
 def read_versions(lock):
-    """{package: version} of a lock file's text; None where it is no lock, which the role that installs it refuses by itself."""
+    """{package: version} of a lock file's text; None where it is no lock."""
     try:
         return {item.name: item.version for item in parse_lock(lock)}
     except WheelError:

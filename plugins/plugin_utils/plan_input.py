@@ -104,7 +104,7 @@ def _read_cluster(reader, name, hosts, controller):
     monitors = reader.networks("vllm_cluster_monitors", shared.get("vllm_cluster_monitors"), False, "10.77.0.9/32")
     _administrators_contain_controller(reader, administrators, hosts, controller)
     nodes = {host: _read_node(reader, host, variables, networks) for host, variables in hosts.items()}
-    _read_locks(nodes, hosts)
+    _read_locks(reader, nodes, hosts)
     metrics_port = plan_gateway.read_gateway(reader, shared, ephemeral, monitors)
     behind = shared.get("vllm_cluster_gateway") is True
     instances = read_instances(reader, shared.get("vllm_cluster_instances"), nodes, ephemeral, behind)
@@ -254,7 +254,7 @@ def _read_software(variables):
     return str(variables.get("vllm_serve_executable_directory") or Node.software)
 
 
-def _read_locks(nodes, hosts):
+def _read_locks(reader, nodes, hosts):
     """What each node's lock installs; equal locks are read once and are one object. A lock is content, so a mapping is none."""
     known = {}
     for host, variables in hosts.items():
@@ -262,6 +262,13 @@ def _read_locks(nodes, hosts):
         if isinstance(text, str) and text.strip() and variables.get("vllm_runtime_software", "managed") == "managed":
             if text not in known:
                 known[text] = pairings.read_versions(text)
+                if known[text] is None:
+                    reader.problem(
+                        f"{host}: vllm_runtime_requirements",
+                        text,
+                        "is not the content of a lock file, lines of NAME==VERSION --hash=sha256:DIGEST",
+                        "Write such as \"{{ lookup('ansible.builtin.file', inventory_dir ~ '/serving.lock') }}\"",
+                    )
             nodes[host].packages = known[text]
 
 

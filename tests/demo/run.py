@@ -25,6 +25,8 @@ DIRECTORY = ROOT / ".build" / "labs" / NAME
 REPORT = ROOT / ".build" / "demo"
 INVENTORY = ["-i", str(DIRECTORY / "inventory.yml"), "-i", str(ROOT / "tests" / "demo" / "instances.yml")]
 COMPLETIONS = 8
+# Two environments of the real vLLM, the hosts' roots and the wheels.
+FREE_GIB = 8
 STARTED = time.monotonic()
 
 # Runs on the client: as many completions as asked for at once, then the number of requests each engine has finished.
@@ -88,6 +90,8 @@ def completions():
 
 
 def main():
+    # Before anything is fetched. Hosts that are there have what they need.
+    must("This machine", LAB, "check", "--free", "0" if DIRECTORY.exists() else str(FREE_GIB))
     must("Wheels and a tiny model to serve (cached)", sys.executable, ROOT / "tests" / "lab" / "serving" / "prepare.py", SERVING)
     must(
         f"Hosts npu01, npu02, client, outsider and rogue (lab {NAME}, {BLOCK}.0.0)",
@@ -116,7 +120,9 @@ Look around:    tests/lab/lab ssh --name {NAME} npu01        (or npu02, client, 
 Break it:       tests/lab/lab ssh --name {NAME} npu02 sudo nft delete table inet vllm_hardening
                 make demo-audit ; make demo-drift
 Take it down:   make demo-down
-Your own nodes: write an inventory like README.md shows, review it with
+Your own nodes: write an inventory like README.md shows, install the collection with
+                ansible-galaxy collection install .
+                review with
                 ansible-playbook -i INVENTORY vllm_mindspore.hardening.plan
                 then run
                 ansible-playbook -i INVENTORY vllm_mindspore.hardening.site""")

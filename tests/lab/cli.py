@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     for name, text in (("restart", "Reboot hosts."), ("stop", "Shut hosts down; up boots them again.")):
         command(name, text).add_argument("hosts", nargs="+", metavar="HOST")
+    check = commands.add_parser("check", help="Refuse a machine that cannot carry a lab, and install the tools that are missing.")
+    check.add_argument("--free", type=int, default=1, metavar="GIB", help="how much of the disk has to be free (default: 1)")
     run = commands.add_parser("run", help="Run a command in the mount namespace of the labs (its cgroups are podman's).")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     build = commands.add_parser("roots", help="Build and cache roots, or remove them.")
@@ -145,7 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; a refusal is one line on standard error and exit status 1."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "up":
+        if options.command == "check":
+            machine.demand(free_gib=options.free)
+        elif options.command == "up":
             _up(options)
         elif options.command == "down":
             _down(options)

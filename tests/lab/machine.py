@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,6 +44,16 @@ def run(*command: str, text_input: str | None = None, check: bool = True) -> str
     return result.stdout
 
 
+def carries(release: dict[str, str]) -> bool:
+    """Whether the packages of a distribution (what ``/etc/os-release`` says) are new enough; a derivative numbers itself otherwise."""
+    oldest = {"debian": 12.0, "ubuntu": 24.04}
+    name = release.get("ID", "")
+    if name in oldest:
+        version = release.get("VERSION_ID", "")
+        return not re.fullmatch(r"[0-9]+(\.[0-9]+)?", version) or float(version) >= oldest[name]
+    return bool(oldest.keys() & set(release.get("ID_LIKE", "").split()))
+
+
 def demand(free_gib: float = 0) -> None:
     """Refuse a machine that cannot carry a lab, and install the tools that are missing."""
     if os.geteuid() != 0:
@@ -51,7 +62,7 @@ def demand(free_gib: float = 0) -> None:
     with contextlib.suppress(OSError):
         lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
         release = {key: value.strip('"') for key, _sign, value in (line.partition("=") for line in lines)}
-    if not {"debian", "ubuntu"} & {release.get("ID"), *release.get("ID_LIKE", "").split()}:
+    if not carries(release):
         raise Refusal(f"{release.get('PRETTY_NAME', 'this system')}: the lab needs Debian 12, Ubuntu 24.04 or newer")
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)

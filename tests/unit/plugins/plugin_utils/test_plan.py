@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import Instance
@@ -178,6 +180,15 @@ def test_an_ipv6_cluster_is_planned_like_an_ipv4_one():
     plan = build_plan(hosts, {"npu01": "fd00:77::1"})
     assert flag(plan, "npu01", "--host") == "fd00:77:1::11"
     assert plan["nodes"]["npu02"]["instances"][0]["environment"]["VLLM_HOST_IP"] == "fd00:77:2::12"
+
+
+def test_the_inventory_of_the_readme_is_planned():
+    readme = Path(__file__).parents[4].joinpath("README.md").read_text(encoding="utf-8")
+    group = yaml.safe_load(readme.partition("```yaml\n")[2].partition("```")[0])["vllm_nodes"]
+    lock = group["vars"].pop("vllm_runtime_requirements")
+    assert lock.startswith("{{ lookup(")
+    plan = build_plan({host: {**group["vars"], **own} for host, own in group["hosts"].items()}, {"npu01": "10.77.0.1"})
+    assert plan["nodes"]["npu02"]["instances"][0]["npus"] == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 EXPORTER = {"name": "node-exporter", "sources": ["10.77.0.9"], "protocol": "tcp", "ports": [9100], "reason": "monitoring of the site"}

@@ -206,6 +206,8 @@ CASES = {
     "code that is not pinned": (inventory({"trust_remote_code": "read by us today"}), "[chat].trust_remote_code", "digests", "model_checksums"),
     "a version that is a number": (inventory({"version": 0.5}), "vllm_cluster_instances[chat].version", "no version", "0.5.1"),
     "a version without a pairing": (inventory({"version": "0.4.0"}), "vllm_cluster_instances[chat].version", "0.4.0", "0.5.1 with vllm 0.11.0"),
+    "the name of a lock": (
+        inventory(vllm_runtime_requirements="files/serving.lock"), "npu01: vllm_runtime_requirements", "not the content of a lock", "lookup("),
     "a lock that lacks a package": (inventory(vllm_runtime_requirements=LOCK), "npu01: vllm_runtime_requirements", "lacks vllm", "vllm==0.11.0"),
     "a lock with another package": (
         inventory(vllm_runtime_requirements=LOCK + LOCK.replace("vllm-mindspore==0.5.1", "vllm==0.9.1")), "npu01: vllm_runtime_requirements", "vllm==0.9.1",
