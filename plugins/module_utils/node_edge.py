@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import glob
 import grp
+import http.client
 import os
 import pwd
 import time
@@ -318,3 +319,6 @@ def answer_of(url):
         return f"status {error.code}"
     except OSError as error:
         return str(getattr(error, "reason", error))
+    except (http.client.HTTPException, ValueError) as error:
+        # Something answers that speaks no HTTP, such as TLS.
+        return f"{type(error).__name__} {error}".strip()

@@ -146,6 +146,8 @@ class Desired:
                 problems.append(f"sysctls: {key!r} is no key; write it as net.ipv4.conf.all.rp_filter, or with slashes where a name has dots")
             if "\n" in value:
                 problems.append(f"sysctls: {key}: the value holds a line break; write one line")
+            elif not value.isascii():
+                problems.append(f"sysctls: {key}: {value!r} holds characters that no kernel takes; write ASCII")
         if self.sysctls and not self.sysctl_file:
             problems.append("sysctls: path is missing; name the file below /etc/sysctl.d that is yours")
         if self.sysctl_file and not re.match(r"^/etc/sysctl\.d/[A-Za-z0-9._-]+\.conf$", self.sysctl_file):
@@ -155,6 +157,8 @@ class Desired:
                 problems.append(f"units: {name!r} is no unit; write it with its suffix, as vllm-chat.service")
             if unit.get("ready") and unit.get("state") != "started":
                 problems.append(f"units: {name}: ready needs state: started; say it, or leave ready out")
+            if unit.get("ready") and not re.match(r"https?://[^\s/]+(/\S*)?\Z", unit["ready"]["url"]):
+                problems.append(f"units: {name}: ready: url {unit['ready']['url']!r} is none; write such as http://127.0.0.1:7443/health")
         for item in self.addresses:
             try:
                 ipaddress.ip_address(item["address"])

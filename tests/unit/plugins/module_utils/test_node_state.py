@@ -240,6 +240,13 @@ def test_bad_input_all_at_once():
     assert len(caught.value.problems) == 11
 
 
+def test_what_would_end_in_a_traceback_is_refused():
+    ready = a_unit(name="y.service", state="started", ready={"url": "127.0.0.1:7443"})
+    with pytest.raises(node_state.Refusal) as caught:
+        node_state.Desired({"units": [ready], "sysctls": {"path": "/etc/sysctl.d/x.conf", "values": {"kernel.hostname": "n\u00f6de"}}})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["sysctls", "units"]
+
+
 def test_unknown_owners_and_missing_parents_are_refused():
     found = refused({"files": [a_file("/srv/none/x", owner="nobody-here")]}, have(paths={"/srv/none": None}))
     assert any("owner nobody-here" in problem for problem in found) and any("directory /srv/none is not there" in problem for problem in found)
