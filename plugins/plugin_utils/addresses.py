@@ -23,6 +23,8 @@ def parse_address(value):
         raise ValueError("is not a numeric address") from None
     if int(address) == 0:
         raise ValueError("is a wildcard, it means every address of the node")
+    if address.is_ipv4_mapped():
+        raise ValueError(f"is the IPv4 address {address.ipv4()} in the form of IPv6")
     if address.is_multicast() or address.is_link_local() or str(address) == "255.255.255.255":
         raise ValueError("is no address that one host has on a routed network")
     return address
@@ -42,6 +44,8 @@ def parse_network(value):
         raise ValueError(f"has host bits set, the network is {network.cidr}")
     if network.prefixlen == 0:
         raise ValueError("is the whole Internet")
+    if network.version == 6 and network.ip.is_ipv4_mapped():
+        raise ValueError("is IPv4 in the form of IPv6, which no packet carries")
     if int(network.network) == 0:
         raise ValueError("begins with a wildcard")
     if network.is_multicast():

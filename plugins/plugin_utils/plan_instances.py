@@ -249,7 +249,7 @@ def _read_ray_ports(reader, path, value, ephemeral, example):
 def _read_npus(reader, path, raw, sizes, members, nodes):
     """The NPU numbers of an instance on each of its nodes; None for an engine without NPUs."""
     if raw.get("engine") not in ASCEND_ENGINES:
-        if raw.get("npus"):
+        if raw.get("npus") and raw.get("engine") == "vllm":
             reader.problem(f"{path}.npus", raw["npus"], "has no use with engine vllm", "Remove it")
         return None
     ranks = sizes["data_parallel_size"] * sizes["tensor_parallel_size"] * sizes["pipeline_parallel_size"]

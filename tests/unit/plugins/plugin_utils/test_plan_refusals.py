@@ -78,6 +78,10 @@ CASES = {
     "a wildcard administers": (inventory(vllm_cluster_administrators=["0.0.0.0"]), "vllm_cluster_administrators[0]", "wildcard", "mean to let in"),
     "half the Internet": (inventory(vllm_cluster_clients=["0.0.0.0/1"]), "vllm_cluster_clients[0]", "wildcard", "mean to let in"),
     "multicast administers": (inventory(vllm_cluster_administrators=["224.0.0.0/4"]), "vllm_cluster_administrators[0]", "multicast", "mean to let in"),
+    "IPv4 in the form of IPv6 administers": (
+        inventory(vllm_cluster_administrators=["10.77.0.1", "::ffff:0:0/96"]), "vllm_cluster_administrators[1]", "in the form of IPv6", "mean to let in"),
+    "an IPv4 address in the form of IPv6": (
+        address(internal="::ffff:10.77.2.11"), "npu01: vllm_cluster_addresses.internal", "IPv4 address 10.77.2.11", "10.77.2.11"),
     "administrators of another family": (
         inventory(vllm_cluster_administrators=["fd00::1/128"]), "vllm_cluster_administrators", "no network of IPv4, though npu01", "Add"),
     "clients of another family": (inventory(vllm_cluster_clients=["fd00::/64"]), "vllm_cluster_clients", "no network of IPv4, though npu01", "Add"),
