@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible.errors import AnsibleActionFail
+from jinja2 import Environment
 
 from ansible_collections.vllm_mindspore.hardening.plugins.action import plan
 
@@ -14,6 +17,13 @@ from ansible_collections.vllm_mindspore.hardening.plugins.action import plan
 @pytest.mark.parametrize("target", ["npu01", "npu01.example.com", "", "127.0.0.1", "::1", "a" * 300, "10.0.0.0/8"])
 def test_nothing_is_known_of_a_name_and_of_loopback(target):
     assert plan._source_address(target) is None
+
+
+@pytest.mark.parametrize("groups, hosts", [
+    ({"vllm_nodes": ["npu01"]}, "~^vllm_(nodes|vantage_points)$"), ({"vllm_nodes": [], "vllm_node": ["npu01"]}, "localhost:all"), ({}, "localhost:all")])
+def test_an_inventory_without_nodes_reaches_the_plan_which_refuses_it(groups, hosts):
+    playbook = yaml.safe_load(Path(__file__).parents[4].joinpath("playbooks/plan.yml").read_text(encoding="utf-8"))
+    assert Environment().from_string(playbook[0]["hosts"]).render(groups=groups) == hosts
 
 
 def controllers(monkeypatch, hosts, variables):
