@@ -165,6 +165,7 @@ def _master_ports_are_free(reader, path, first, ephemeral):
         (HCCL_PORTS[0], "those of HCCL"),
         (ephemeral[0], "the ephemeral range"),
         (65536, "the end of all ports"),
+        *DEFAULT_PORTS.items(),
     ):
         if first and first < low <= last:
             trouble = f"and the {MASTER_PORTS - 1} ports after it reach {what} at {low}"

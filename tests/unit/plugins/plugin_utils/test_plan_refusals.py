@@ -164,6 +164,8 @@ CASES = {
     "master ports that reach MindSpore": (inventory({"rpc_port": 8110}), "vllm_cluster_instances[chat].master_port", "MindSpore at 8118", "at most 8107"),
     "master ports that reach the ephemeral ones": (
         inventory({"master_port": 27995}), "vllm_cluster_instances[chat].master_port", "ephemeral range at 28000", "at most 27989"),
+    "master ports that reach a default": (
+        inventory({"rpc_port": 7990}), "vllm_cluster_instances[chat].master_port", "reach the default of serve --port at 8000", "at most 7989"),
     "master ports beyond the last": (inventory({"master_port": 65530}), "vllm_cluster_instances[chat].master_port", "end of all ports", "at most 65525"),
     "an RPC port for one engine": (inventory({**SINGLE, "rpc_port": 20550}), "vllm_cluster_instances[chat].rpc_port", "no use", "Remove"),
     "a name for clients with a blank": (inventory({"served_model_name": "my model"}), "[chat].served_model_name", "no model name", "letters"),
