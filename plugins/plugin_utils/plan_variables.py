@@ -9,6 +9,7 @@ from jinja2 import Environment, TemplateError, nodes
 PREFIX = "vllm_cluster_"
 # Variables of other roles that the plan takes into account.
 OTHERS = ("vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state")
+LOOKUPS = ("lookup", "query", "q")
 SOFTWARE = ("vllm_runtime_requirements", "vllm_runtime_software", "vllm_serve_executable_directory")
 
 
@@ -40,10 +41,9 @@ class _Values:
 
     def read(self, raw, name, hostvars, host):
         """The value of a variable of one host; ``raw`` are the host's variables as they are written."""
-        # The lock is a file as a rule: it is read once for all hosts with the same expression.
-        key = (name, id(raw[name])) if name in SOFTWARE else self._made_of(raw, name)
+        key = self._made_of(raw, name)
         if key is None:
-            return _plain(hostvars[host][name])
+            return self._value(raw, name, hostvars, host)
         if key not in self._read:
             self._read[key] = self._value(raw, name, hostvars, host)
         return self._read[key]
@@ -64,15 +64,18 @@ class _Values:
         pending, parts = [name], {}
         while pending:
             part = pending.pop()
+            if part in LOOKUPS and name in SOFTWARE:
+                # The lock is a file as a rule; it is read once for all hosts that name the same one.
+                continue
             if part not in raw:
                 return None
             if part not in parts:
-                parts[part] = id(raw[part])
+                parts[part] = raw[part] if isinstance(raw[part], str) else id(raw[part])
                 names = self._names(raw[part])
                 if names is None:
                     return None
                 pending += names
-        return (name, *sorted(parts.items()))
+        return (name, *((part, parts[part]) for part in sorted(parts)))
 
     def _names(self, value):
         """The variables that the templates of a value name, () without a template, None where that cannot be told."""

@@ -88,10 +88,23 @@ def test_what_reads_more_than_variables_is_rendered_for_each():
 
 
 def test_a_lock_that_cannot_be_read_without_the_node_is_unknown_and_another_variable_is_an_error():
-    hosts, rendered = read(shared(3, vllm_runtime_requirements="{{ ansible_facts.lock }}"))
-    assert hosts["n2"] == {"vllm_runtime_requirements": None} and len(rendered) == 1
+    hosts, _rendered = read(shared(3, vllm_runtime_requirements="{{ ansible_facts.lock }}"))
+    assert hosts["n2"] == {"vllm_runtime_requirements": None}
     with pytest.raises(AnsibleError):
         read(shared(1, vllm_cluster_name="{{ nowhere }}"))
+
+
+def test_a_lock_in_a_file_is_read_once_for_all_hosts_that_name_it():
+    folders = [{"folder": folder} for folder in ("/a", "/a", "/b")]
+    lock = "{{ lookup('file', folder ~ '/serving.lock') }}"
+    hosts, rendered = read(shared(3, folders, vllm_runtime_requirements=lock, lookup=lambda kind, path: f"{kind} {path}"))
+    assert [variables["vllm_runtime_requirements"] for variables in hosts.values()] == [f"file {item['folder']}/serving.lock" for item in folders]
+    assert rendered == [("n0", "vllm_runtime_requirements"), ("n2", "vllm_runtime_requirements")]
+
+
+def test_software_that_differs_between_hosts_is_read_for_each():
+    hosts, _rendered = read(shared(2, vllm_runtime_software="{% if inventory_hostname == 'n0' %}container{% else %}existing{% endif %}"))
+    assert [variables["vllm_runtime_software"] for variables in hosts.values()] == ["container", "existing"]
 
 
 def test_the_plan_that_is_already_registered_is_not_read():
