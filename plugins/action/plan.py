@@ -39,8 +39,8 @@ class ActionModule(ActionBase):
                 "query": {"type": "str"},
             }
         )
-        hosts = node_variables(task_vars, arguments["group"])
         try:
+            hosts = node_variables(task_vars, arguments["group"])
             plan = build_plan(hosts, _controller_addresses(task_vars, hosts))
         except PlanError as error:
             raise AnsibleActionFail(str(error)) from None

@@ -6,6 +6,8 @@ from __future__ import annotations
 from ansible.errors import AnsibleError
 from jinja2 import Environment, TemplateError, nodes
 
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
+
 PREFIX = "vllm_cluster_"
 # Variables of other roles that the plan takes into account.
 OTHERS = ("vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state")
@@ -17,17 +19,25 @@ def node_variables(task_vars, group):
     """{host of a group: its ``vllm_cluster_*`` variables, those of OTHERS, and its software}.
 
     What a group says is one object for all its hosts; it is converted, and where it holds templates rendered, once for all hosts
-    for which these name the same objects. So the time grows with what is written and not with hosts times instances.
+    for which these name the same objects. So the time grows with what is written and not with hosts times instances. Raises PlanError
+    with every variable that cannot be rendered.
     """
     hostvars = task_vars["hostvars"]
-    values, hosts = _Values(), {}
+    values, hosts, problems = _Values(), {}, {}
     for host in task_vars["groups"].get(group, []):
         raw = hostvars.raw_get(host)
-        hosts[str(host)] = {
-            str(name): values.read(raw, name, hostvars, host)
-            for name in raw
-            if (name.startswith(PREFIX) or name in OTHERS or name in SOFTWARE) and name != "vllm_cluster_plan"
-        }
+        variables = hosts[str(host)] = {}
+        for name in raw:
+            if not (name.startswith(PREFIX) or name in OTHERS or name in SOFTWARE) or name == "vllm_cluster_plan":
+                continue
+            try:
+                variables[str(name)] = values.read(raw, name, hostvars, host)
+            except AnsibleError as error:
+                trouble = " ".join(str(error).split())
+                fix = "Define what its template names, or write the value itself"
+                problems.setdefault((name, trouble), (f"{host}: {name}", raw[name], f"cannot be rendered: {trouble}", fix))
+    if problems:
+        raise PlanError(problems.values())
     return hosts
 
 

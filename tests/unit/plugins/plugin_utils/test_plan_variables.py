@@ -7,6 +7,7 @@ import pytest
 from ansible.errors import AnsibleError
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_variables import node_variables
 
 
@@ -90,8 +91,12 @@ def test_what_reads_more_than_variables_is_rendered_for_each():
 def test_a_lock_that_cannot_be_read_without_the_node_is_unknown_and_another_variable_is_an_error():
     hosts, _rendered = read(shared(3, vllm_runtime_requirements="{{ ansible_facts.lock }}"))
     assert hosts["n2"] == {"vllm_runtime_requirements": None}
-    with pytest.raises(AnsibleError):
-        read(shared(1, vllm_cluster_name="{{ nowhere }}"))
+    with pytest.raises(PlanError) as refused:
+        read(shared(3, vllm_cluster_name="{{ nowhere }}", vllm_cluster_npus="{{ few }}"))
+    first, second = str(refused.value).splitlines()[1:]
+    assert first == "  1. n0: vllm_cluster_name is '{{ nowhere }}', which cannot be rendered: 'nowhere' is undefined. " \
+        "Define what its template names, or write the value itself."
+    assert "n0: vllm_cluster_npus" in second
 
 
 def test_a_lock_in_a_file_is_read_once_for_all_hosts_that_name_it():
