@@ -196,9 +196,10 @@ def read_marker(path):
     """What the build of an environment recorded about itself, or None where there is no complete environment."""
     try:
         with open(os.path.join(path, MARKER), encoding="utf-8") as handle:
-            return json.load(handle)
+            found = json.load(handle)
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 class Builder:

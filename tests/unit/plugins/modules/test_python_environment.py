@@ -129,6 +129,16 @@ def test_a_change_by_hand_is_seen_and_undone(site):
     assert apply(lock)[1] == []
 
 
+@pytest.mark.parametrize("nonsense", ["", "[]", "7", "{}", "\0"])
+def test_a_record_that_holds_nonsense_counts_as_none(site, nonsense):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    result, _changes = apply(lock)
+    (prefix / "environments" / result["digest"] / python_environment.MARKER).write_text(nonsense, encoding="utf-8")
+    assert [change for change, _resource in apply(lock)[1]] == ["rebuild"]
+    assert apply(lock)[1] == []
+
+
 def test_a_file_with_another_digest_is_refused_and_nothing_left(site):
     source, prefix, apply = site
     lock = make_wheel(source, "one", "1.0")
