@@ -326,10 +326,10 @@ def _extra_flows_fit(reader, nodes, instances):
     sets = ["administrators", "clients", "monitors", *(instance.peers_set for instance in instances if instance.spans)]
     taken = {"ssh", "metrics", *(f"{instance.name}-{what}" for instance in instances for what in ("api", "internal"))}
     for host, node in nodes.items():
-        names = set(taken)
+        names = set()
         for flow in node.extra_flows:
             where = f"{host}: vllm_firewall_extra_flows[{flow['index']}]"
-            if str(flow.get("name")) in names:
+            if str(flow.get("name")) in names or str(flow.get("name")) in taken:
                 reader.problem(f"{where}.name", flow["name"], "is the name of another flow too", "Give each its own")
             names.add(str(flow.get("name")))
             for source in flow["sources"]:
