@@ -325,7 +325,7 @@ def _read_checksums(reader, path, value):
     found = {}
     for name, digest in value.items():
         plain = str(name).removeprefix("./")
-        if plain.startswith("/") or ".." in plain.split("/") or not plain.strip() or re.search(r"[\x00-\x1f]", plain):
+        if plain.startswith("/") or ".." in plain.split("/") or not plain.strip() or CONTROL.search(plain):
             reader.problem(f"{path}[{name}]", None, "is no file below the model's directory", example)
         elif not re.fullmatch(r"[0-9a-f]{64}", str(digest).lower()):
             reader.problem(f"{path}[{name}]", digest, "is no sha256", "Write 64 hexadecimal digits")
@@ -367,7 +367,7 @@ def _read_extras(reader, path, value, planned, dangerous, what):
         elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
             # A parser takes it for a flag where the one before needs no value.
             reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")
-        elif not isinstance(setting, (str, int, float, bool)) or re.search(r"[\x00-\x1f\x7f]", str(setting)):
+        elif not isinstance(setting, (str, int, float, bool)) or setting != setting or re.search(r"[\x00-\x1f\x7f]", str(setting)):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:
             extras[plain] = setting

@@ -258,6 +258,13 @@ def test_the_text_for_review_shows_the_nodes_of_a_ray_cluster_that_run_no_engine
     assert "vllm-chat.service" not in worker and "serve /srv/models/tiny" not in worker
 
 
+def test_the_text_for_review_shows_ray_on_every_node_and_the_engine_on_the_head_alone():
+    text = plan_text(build_plan(inventory(**instances(RAY))))
+    for part in ("--distributed-executor-backend ray", "--head", "--address 10.77.2.11:20100", "--node-ip-address 10.77.2.12"):
+        assert text.count(part) == 1, part
+    assert text.count("vllm-chat-ray.service as vllm-chat") == 2 and text.count("no engine of its own") == 1
+
+
 @pytest.mark.parametrize(
     ("hosts", "path", "value", "advice"),
     [

@@ -151,6 +151,8 @@ CASES = {
     "more ranks than memory": (
         inventory({"data_parallel_size": 999998, "tensor_parallel_size": 999999}), "[chat].tensor_parallel_size", "has 8 NPUs", "fewer ranks"),
     "a size of zero": (inventory({"tensor_parallel_size": 0}), "vllm_cluster_instances[chat].tensor_parallel_size", "no size", "at least 1"),
+    "the whole node for a model": (inventory({"model": "//"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
+    "a model of two lines": (inventory({"model": "/srv/models/a\nb"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
     "ranks of Ray that do not fit": (inventory({**RAY, "tensor_parallel_size": 3}), "vllm_cluster_instances[chat].tensor_parallel_size", "2 nodes", "multiple"),
     "data parallel over Ray": (
         inventory({**RAY, "data_parallel_size": 2, "rpc_port": 20550}), "[chat].data_parallel_size", "not planned over Ray", "data_parallel"),
@@ -194,6 +196,9 @@ CASES = {
     "a value that is a flag": (inventory({"arguments": {"seed": "--trust-remote-code"}}), "[chat].arguments.seed", "begins like a flag", "dash"),
     "a value with a return": (inventory({"environment": {"X": "a\rb"}}), "vllm_cluster_instances[chat].environment.X", "plain value", "string"),
     "a value of two lines": (inventory({"environment": {"X": "a\nb"}}), "vllm_cluster_instances[chat].environment.X", "plain value", "string"),
+    "a value with a bell": (inventory({"arguments": {"tokenizer": "/a\a"}}), "vllm_cluster_instances[chat].arguments.tokenizer", "plain value", "string"),
+    "a value that is no number": (
+        inventory({"arguments": {"max-model-len": float("nan")}}), "vllm_cluster_instances[chat].arguments.max-model-len", "plain value", "number"),
     "a flag of the plan": (inventory({"arguments": {"host": "::"}}), "vllm_cluster_instances[chat].arguments.host", "decided by the plan", "Remove"),
     "a dangerous variable": (
         inventory({"environment": {"VLLM_SERVER_DEV_MODE": 1}}), "vllm_cluster_instances[chat].environment.VLLM_SERVER_DEV_MODE", "arbitrary", "Remove"),
