@@ -127,7 +127,7 @@ DANGEROUS_ENVIRONMENT = {
     "MINDFORMERS_MODEL_CONFIG": "stops vllm_mindspore 0.5, which reads the model's own configuration",
     "LD_PRELOAD": "loads code into every process",
     "LD_AUDIT": "loads code into every process",
-    "LD_LIBRARY_PATH": "loads code into every process; the runtime role sets the vetted one",
+    "LD_LIBRARY_PATH": "loads code into every process; the unit takes that of the toolkit",
     "PYTHONPATH": "loads code into every process",
     "PYTHONHOME": "loads code into every process",
     "PYTHONSTARTUP": "loads code into every process",

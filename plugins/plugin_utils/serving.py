@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import secrets
+import shlex
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
 
@@ -27,6 +28,10 @@ DEFAULTS = {
     "image": "",
     "image_engine": "podman",
     "image_paths": [],
+    # CANN 9, CANN 8, and the transformer library beside them; what comes last precedes the others.
+    "toolkit_scripts": [
+        "/usr/local/Ascend/cann/set_env.sh", "/usr/local/Ascend/ascend-toolkit/set_env.sh", "/usr/local/Ascend/nnal/atb/set_env.sh",
+    ],
 }
 
 CREDENTIALS = "/etc/vllm-hardening/credentials"
@@ -45,7 +50,7 @@ IMAGE_ENGINES = {
 }
 # What a unit takes from the host into the root file system of an image; with NPUs also the driver, as Ascend's own containers do.
 IMAGE_HOST_PATHS = ("/etc/group", "/etc/hosts", "/etc/passwd", PROGRAMS)
-ASCEND_HOST_PATHS = ("/etc/ascend_install.info", "/usr/local/Ascend/driver", "/usr/local/bin/npu-smi", "/usr/local/dcmi")
+ASCEND_HOST_PATHS = ("/etc/ascend_install.info", "/etc/hccn.conf", "/usr/local/Ascend/driver", "/usr/local/bin/npu-smi", "/usr/local/dcmi")
 # Where systemd mounts by itself in such a unit.
 IMAGE_MOUNT_POINTS = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp")
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
@@ -183,17 +188,34 @@ def credential(name):
     return f'"{place}"' if name.endswith("_PATH") else f'"$(cat "{place}")"'
 
 
+def toolkit(instance, options):
+    """What a shell does so that an engine with NPUs finds the libraries and the compilers of CANN; nothing without NPUs.
+
+    The vendor's scripts are written for bash, look at the arguments of the shell that has no others for them, and ask the first Python for torch.
+    They leave an empty entry at the end of each path, which would stand for the current directory.
+    """
+    if not instance.get("npus") or not options["toolkit_scripts"]:
+        return ""
+    for path in options["toolkit_scripts"]:
+        if not re.fullmatch(r"/[A-Za-z0-9._/+-]+", path):
+            raise ValueError(f"vllm_serve_toolkit_scripts: {path!r} is no plain absolute path; write such as {DEFAULTS['toolkit_scripts'][0]}")
+    scripts = " ".join(options["toolkit_scripts"])
+    load = f'toolkit() {{ for script in {scripts}; do [ ! -f $script ] || . $script; done; }}; toolkit; '
+    return f'PATH={shlex.quote(options["executable_directory"])}:"$PATH"; {load}' + "LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}; PYTHONPATH=${PYTHONPATH%:}; "
+
+
 def command(instance, options):
-    """The words of ExecStart. Secrets come from credentials: a shell puts them into the environment and is replaced by the program."""
+    """The words of ExecStart. A shell sets up the toolkit, reads secrets from credentials into the environment, and is replaced by the program."""
     folder = options["executable_directory"]
     words = [f"{folder}/{EXECUTABLES[instance['engine']]}", *instance["arguments"]]
     members = tethered(instance, options)
     if members:
         words = [f"{folder}/python", "-I", TETHER, ",".join(members), "--", *words]
     names = sorted(instance.get("credentials") or {})
-    if names:
-        reads = " && ".join(f"{name}={credential(name)} && export {name}" for name in names)
-        words = ["/bin/sh", "-c", f'{reads} && exec "$@"', "sh", *words]
+    reads = "".join(f"{name}={credential(name)} && export {name} && " for name in names)
+    before = toolkit(instance, options)
+    if before or reads:
+        words = ["/bin/bash" if before else "/bin/sh", "-c", f'{before}{reads}exec "$@"', "sh", *words]
     return " ".join(argument(word) for word in words)
 
 

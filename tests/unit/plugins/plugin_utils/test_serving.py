@@ -98,6 +98,36 @@ def test_secrets_come_from_credentials_and_changes_of_them_restart():
     assert "/etc/vllm-hardening/credentials/chat" in serving.serving_units([given])[0]["restart_on"]
 
 
+TOOLKIT = """\
+path="${BASH_SOURCE[0]}"
+if [[ "$path" =~ set_env.sh ]]; then export ASCEND_HOME_PATH="${path%/*}"; fi
+export LD_LIBRARY_PATH=$ASCEND_HOME_PATH/lib64:$LD_LIBRARY_PATH PYTHONPATH=$ASCEND_HOME_PATH/python:$PYTHONPATH SEEN="$*"
+false
+"""
+
+
+def test_an_engine_with_npus_has_the_environment_of_the_toolkit(tmp_path):
+    script = tmp_path / "set_env.sh"
+    script.write_text(TOOLKIT)
+    options = {**serving.DEFAULTS, "executable_directory": "/opt/the site/bin", "toolkit_scripts": [str(tmp_path / "none" / "set_env.sh"), str(script)]}
+    shell = ["/bin/bash", "-c", serving.toolkit(instance(npus=[0]), options) + 'exec "$@"', "sh", "/usr/bin/env", "WORDS=serve --port 1"]
+    told = subprocess.run(shell, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout.splitlines()
+    wanted = {"PATH=/opt/the site/bin:/usr/bin:/bin", f"LD_LIBRARY_PATH={tmp_path}/lib64", f"PYTHONPATH={tmp_path}/python"}
+    assert wanted | {"SEEN=", "WORDS=serve --port 1"} <= set(told)
+
+
+def test_only_what_has_npus_sources_the_toolkit():
+    given = instance(npus=[0], credentials={"VLLM_API_KEY": "/etc/vllm-hardening/credentials/chat"}, arguments=["serve"])
+    (line,) = values(unit(given), "ExecStart")
+    assert line.startswith("/bin/bash -c ") and line.endswith("sh /opt/vllm/current/bin/vllm serve")
+    assert line.index("/usr/local/Ascend/ascend-toolkit/set_env.sh") < line.index("export VLLM_API_KEY")
+    assert values(unit(given, toolkit_scripts=[]), "ExecStart")[0].startswith("/bin/sh -c ")
+    ray, engine = serving.serving_units([instance(npus=[0], ray={"unit": "vllm-chat-ray.service", "arguments": ["start"]})])
+    assert all("set_env.sh" in item["content"] for item in (ray, engine)) and "set_env.sh" not in "".join(unit())
+    with pytest.raises(ValueError, match="vllm_serve_toolkit_scripts"):
+        unit(instance(npus=[0]), toolkit_scripts=["/srv/a;b"])
+
+
 def test_ray_has_a_unit_of_its_own_that_the_engine_is_bound_to():
     ray = {"unit": "vllm-chat-ray.service", "version": "2.60.0", "token": True, "arguments": ["start", "--block", "--head"]}
     head = serving.serving_units([instance(ray=ray, arguments=["serve"])])
