@@ -251,7 +251,8 @@ def _read_software(variables):
     """The directory of the engine's programs, None for those of a container image."""
     if variables.get("vllm_runtime_software") == "container":
         return None
-    return str(variables.get("vllm_serve_executable_directory") or Node.software)
+    prefix = variables.get("vllm_serve_prefix") or variables.get("vllm_runtime_prefix")
+    return str(variables.get("vllm_serve_executable_directory") or (f"{prefix}/current/bin" if prefix else Node.software))
 
 
 def _read_locks(reader, nodes, hosts):

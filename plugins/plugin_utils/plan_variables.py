@@ -12,7 +12,7 @@ PREFIX = "vllm_cluster_"
 # Variables of other roles that the plan takes into account.
 OTHERS = ("vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state")
 LOOKUPS = ("lookup", "query", "q")
-SOFTWARE = ("vllm_runtime_requirements", "vllm_runtime_software", "vllm_serve_executable_directory")
+SOFTWARE = ("vllm_runtime_prefix", "vllm_runtime_requirements", "vllm_runtime_software", "vllm_serve_executable_directory", "vllm_serve_prefix")
 
 
 def node_variables(task_vars, group):

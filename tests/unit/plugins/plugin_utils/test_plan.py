@@ -457,6 +457,8 @@ def test_restricted_logins_are_planned(variables, planned):
 @pytest.mark.parametrize("variables, planned", [
     ({}, "/opt/vllm/current/bin"),
     ({"vllm_runtime_software": "existing", "vllm_serve_executable_directory": "/srv/engine/bin"}, "/srv/engine/bin"),
+    ({"vllm_runtime_prefix": "/data/vllm"}, "/data/vllm/current/bin"),
+    ({"vllm_runtime_prefix": "/data/vllm", "vllm_serve_prefix": "/srv/vllm"}, "/srv/vllm/current/bin"),
     ({"vllm_runtime_software": "existing"}, "/opt/vllm/current/bin"),
     ({"vllm_runtime_software": "container"}, None),
 ])
