@@ -43,7 +43,10 @@ def driver(wanted, observed):
         problems.append(f"the driver's group is {group or 'not stated'}; install it again with a group of its own, such as HwHiAiUser")
     elif wanted["group"] and group != wanted["group"]:
         problems.append(f"the driver's group is {group}; write vllm_runtime_device_group: {group}, which says {wanted['group']}")
-    return "installed for its own group only", problems + ([] if _told(observed, "driver") else ["the driver has no version"])
+    # Nothing that is missing hides what is wrong.
+    if not problems and not _told(observed, "driver"):
+        problems.append("the driver has no version")
+    return "installed for its own group only", problems
 
 
 def toolkit(wanted, observed):

@@ -124,6 +124,8 @@ def fabric(**changes):
 
 DEVIATIONS = {
     "the driver is installed for all": ("NPU-01", {"install": npu.parse_settings(recorded("install"))}, "--install-for-all"),
+    "a driver for all of which nothing else is told": ("NPU-01", {"install": npu.parse_settings(recorded("install")), "driver": None}, "--install-for-all"),
+    "a driver without version": ("NPU-01", {"driver": ""}, "no version"),
     "the driver has the group root": ("NPU-01", {"install": {**GOOD["install"], "UserGroup": "root"}}, "root"),
     "another CANN": ("NPU-02", {"cann": "8.2.RC1"}, "8.2.RC1 is installed, the engine is paired with 8.3"),
     "a CANN whose number only begins alike": ("NPU-02", {"cann": "8.30.0"}, "8.30.0"),
