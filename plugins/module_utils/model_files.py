@@ -41,6 +41,16 @@ def _only_roots(path, facts):
     return problems
 
 
+def _around(path):
+    """The directories above a path, and above what it is a link to: whoever may write in one of them puts another in its place."""
+    found = set()
+    for place in (os.path.abspath(path), os.path.realpath(path)):
+        while place != "/":
+            place = os.path.dirname(place)
+            found.add(place)
+    return found
+
+
 def verify(path, checksums, known, read=digest):
     """Compare one model's directory with its checksums.
 
@@ -48,15 +58,18 @@ def verify(path, checksums, known, read=digest):
     """
     if not os.path.isdir(path):
         return [f"{path} is no directory of this node; put the model there"], {}
-    problems, found, listed = [], {}, set(checksums)
-    for folder, _folders, names in os.walk(path):
+    problems, found, listed, around, walked = [], {}, set(checksums), _around(path), set()
+    for folder, folders, names in os.walk(path):
+        walked.add(folder)
         problems += _only_roots(folder, os.stat(folder))
+        problems += [f"{folder}/{name} is a link to a directory; put the directory there" for name in folders if os.path.islink(f"{folder}/{name}")]
         for name in names:
             inside = os.path.relpath(os.path.join(folder, name), path)
             if inside not in listed and name.endswith(CODE):
                 problems.append(f"{path}/{inside} can hold code and is not among model_checksums; add it once it is vetted, or remove it")
     for inside in sorted(listed):
         file = f"{path}/{inside}"
+        around |= _around(file) if os.path.islink(file) else set()
         try:
             facts = os.stat(file)
         except OSError as error:
@@ -71,6 +84,10 @@ def verify(path, checksums, known, read=digest):
         found[file] = [stamp(facts), value]
         if value != checksums[inside]:
             problems.append(f"{file} has the sha256 {value}, not {checksums[inside]}; copy the model again, or correct model_checksums")
+    for folder in filter(os.path.isdir, sorted(around - walked)):
+        facts = os.stat(folder)
+        # In a directory with the sticky bit only the owner of an entry replaces it.
+        problems += [] if facts.st_mode & stat.S_ISVTX else _only_roots(folder, facts)
     return problems, found
 
 

@@ -65,6 +65,10 @@ DEVIATIONS = {
     "a pickle that nobody pinned": (write("pytorch_model.bin"), "pytorch_model.bin can hold code"),
     "a file that its group may write": (lambda folder: (folder / "config.json").chmod(0o664), "config.json has mode 0664"),
     "a directory that everybody may write": (lambda folder: (folder / "sub").chmod(0o777), "sub has mode 0777"),
+    "a directory above that everybody may write": (lambda folder: folder.parent.chmod(0o777), " has mode 0777"),
+    "a directory of links": (lambda folder: (folder / "more").symlink_to("sub"), "more is a link to a directory"),
+    "a file that is a link to nothing": (
+        lambda folder: ((folder / "config.json").unlink(), (folder / "config.json").symlink_to("/nonexistent/x")), "config.json: No such file"),
     "a directory in place of a file": (lambda folder: ((folder / "config.json").unlink(), (folder / "config.json").mkdir(mode=0o755)), "is no file"),
 }
 
@@ -75,6 +79,19 @@ def test_one_deviation_is_one_problem(model, deviation):
     change(model)
     found = problems(model)
     assert len(found) == 1 and words in found[0], found
+
+
+def test_a_file_that_is_a_link_lies_where_only_root_changes_it(model, tmp_path):
+    blobs = tmp_path / "blobs"
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to(blobs / "1")
+    blobs.mkdir(mode=0o755)
+    (blobs / "1").write_bytes(b"{}")
+    assert problems(model) == []
+    blobs.chmod(0o777)
+    assert problems(model) == [f"{blobs} has mode 0777; chmod go-w {blobs}"]
+    blobs.chmod(0o1777)
+    assert problems(model) == []
 
 
 def test_what_belongs_to_another_user_is_refused(tmp_path):
