@@ -114,6 +114,8 @@ def read_version(reader, path, raw, nodes):
                     place, f"{package}=={packages[package]}", f"does not belong to {engine} {version}", f"Lock {package}{pin}: {spelled(engine, version)}"
                 )
         ray = raw.get("ray")
-        if isinstance(ray, dict) and "ray" in packages and packages["ray"] != str(ray.get("version")):
+        if isinstance(ray, dict) and "ray" not in packages:
+            reader.problem(place, None, "lacks ray, which topology ray needs", f"Lock ray=={ray.get('version')}")
+        elif isinstance(ray, dict) and packages["ray"] != str(ray.get("version")):
             reader.problem(f"{path}.ray.version", ray.get("version"), f"is not the Ray of {place}", f"Write {packages['ray']}")
     return version

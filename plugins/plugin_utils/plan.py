@@ -368,6 +368,7 @@ def _ray(cluster, node, instance, head):
         "unit": f"vllm-{instance.name}-ray.service",
         "version": instance.ray["version"],
         "token": instance.ray["token"],
+        "tls": instance.ray["tls"],
         "arguments": plan_ray.arguments(instance.ray["ports"], own, head_address, head, resources),
     }
 
@@ -444,6 +445,6 @@ def _environment(cluster, node, instance):
         environment["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, instance.npus))
     if instance.ray is not None:
         head_address = _bind_address(cluster, instance, "internal")
-        environment.update(plan_ray.environment(instance.ray["ports"], head_address, instance.ray["token"]))
+        environment.update(plan_ray.environment(instance.ray["ports"], head_address, instance.ray["token"], instance.ray["tls"]))
     environment.update({key: str(value) for key, value in instance.environment.items()})
     return dict(sorted(environment.items()))

@@ -200,7 +200,7 @@ def _sizes_fit_nodes(reader, path, topology, sizes, members):
 
 
 def _read_ray(reader, path, value, topology, ephemeral, nodes):
-    """The Ray settings of an instance: one block of ports, the version that is installed, and whether it asks for a token."""
+    """The Ray settings of an instance: one block of ports, the version that is installed, whether it asks for a token, and the files of TLS."""
     if topology != "ray":
         if value is not None:
             reader.problem(path, value, f"has no use with topology {topology}", "Remove it")
@@ -209,8 +209,9 @@ def _read_ray(reader, path, value, topology, ephemeral, nodes):
     if not isinstance(value, dict):
         reader.problem(path, value, "is missing or no mapping", example)
         return None
-    reader.known_keys(f"{path}.", value, ("ports", "version", "token"), "setting of Ray")
+    reader.known_keys(f"{path}.", value, ("ports", "version", "token", "tls"), "setting of Ray")
     ports = _read_ray_ports(reader, f"{path}.ports", value.get("ports"), ephemeral, example)
+    tls = _read_ray_tls(reader, f"{path}.tls", value.get("tls"))
     version = plan_ray.version_numbers(value.get("version"))
     if version is None:
         reader.problem(f"{path}.version", value.get("version"), "is no version", "Write the version that is installed, such as 2.60.0")
@@ -226,7 +227,7 @@ def _read_ray(reader, path, value, topology, ephemeral, nodes):
     if version < plan_ray.FIRST_VERSION_WITH_IPV6 and any(node.addresses["internal"][0].version == 6 for node in nodes if node.addresses.get("internal")):
         trouble = "takes no IPv6 address, and the internal addresses of its nodes are IPv6"
         reader.problem(f"{path}.version", value["version"], trouble, "Install Ray 2.49 or newer, or give the nodes internal IPv4 addresses")
-    return {"ports": ports, "version": str(value["version"]), "token": bool(token)} if ports else None
+    return {"ports": ports, "version": str(value["version"]), "token": bool(token), "tls": tls} if ports else None
 
 
 def _read_ray_ports(reader, path, value, ephemeral, example):
@@ -245,6 +246,22 @@ def _read_ray_ports(reader, path, value, ephemeral, example):
         if first <= port <= last:
             reader.problem(path, value, f"holds {port}, {owner}", example)
     return first, last
+
+
+def _read_ray_tls(reader, path, value):
+    """{certificate, key, authority}: files of the site's on every node of the instance; None where Ray speaks in the clear."""
+    if value is None:
+        return None
+    example = "Write {certificate: /etc/pki/ray/node.pem, key: /etc/pki/ray/node.key, authority: /etc/pki/ray/authority.pem}"
+    if not isinstance(value, dict):
+        reader.problem(path, value, "is no mapping", example)
+        return None
+    reader.known_keys(f"{path}.", value, plan_ray.TLS, "file of TLS")
+    for name in plan_ray.TLS:
+        file = value.get(name)
+        if not isinstance(file, str) or not re.fullmatch(r"/[A-Za-z0-9._/+-]+", file) or "/../" in file:
+            reader.problem(f"{path}.{name}", file, "is missing or no absolute path of a file", example)
+    return {name: str(value.get(name)) for name in plan_ray.TLS}
 
 
 def _read_npus(reader, path, raw, sizes, members, nodes):

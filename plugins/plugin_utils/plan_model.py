@@ -47,7 +47,7 @@ class Node:
 class Instance:
     """One vLLM deployment; ``nodes`` are host names in rank order, head first; sizes count engines and ranks.
 
-    ``ray`` is None, or {ports: (first, last), version, token} for topology ray. ``model_checksums`` maps files below the model's
+    ``ray`` is None, or {ports: (first, last), version, token, tls} for topology ray. ``model_checksums`` maps files below the model's
     directory to their sha256; ``trust_remote_code`` is why code of the model may run, or None. ``backend_port``, ``server_names`` and
     ``endpoints`` belong to the gateway.
     """

@@ -35,6 +35,8 @@ PATIENCE = {
     "RAY_raylet_start_wait_time_s": "180",
     "RAY_worker_register_timeout_seconds": "180",
 }
+# What TLS between the processes of Ray takes: the variable of each file. It covers gRPC; the HTTP of agents and dashboard stays in the clear.
+TLS = {"certificate": "RAY_TLS_SERVER_CERT", "key": "RAY_TLS_SERVER_KEY", "authority": "RAY_TLS_CA_CERT"}
 # Nodes of a Ray cluster open these to each other; the others serve dashboards, jobs and clients, which nobody needs here.
 _BETWEEN_NODES = (NODE_MANAGER, OBJECT_MANAGER, RUNTIME_ENV_AGENT)
 
@@ -89,8 +91,8 @@ def arguments(block, own, head_address, head, resources=None):
     return line
 
 
-def environment(block, head_address, token):
-    """Variables of every process of a Ray cluster; the token itself is a credential and not among them."""
+def environment(block, head_address, token, tls):
+    """Variables of every process of a Ray cluster; the token itself and what TLS takes are credentials and not among them."""
     first, _last = block
     variables = {
         "RAY_ADDRESS": f"{_bracketed(head_address)}:{first + GCS}",
@@ -101,6 +103,8 @@ def environment(block, head_address, token):
     }
     if token:
         variables["RAY_AUTH_MODE"] = "token"
+    if tls:
+        variables["RAY_USE_TLS"] = "1"
     return variables
 
 

@@ -10,6 +10,7 @@ import secrets
 import shlex
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
 
 EXECUTABLES = {"ray": "ray", "vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
 # What every Ascend process opens beside its own NPUs (vLLM-Ascend and MindIE installation guides).
@@ -185,7 +186,7 @@ def tethered(instance, options):
 def credential(name):
     """What a shell assigns to a variable that takes a secret: its content, or its place where the program reads a file by itself."""
     place = f"$CREDENTIALS_DIRECTORY/{name}"
-    return f'"{place}"' if name.endswith("_PATH") else f'"$(cat "{place}")"'
+    return f'"{place}"' if name.endswith("_PATH") or name in plan_ray.TLS.values() else f'"$(cat "{place}")"'
 
 
 def toolkit(instance, options):
@@ -224,10 +225,16 @@ def ray_token(instance):
     return {"RAY_AUTH_TOKEN_PATH": f"{CREDENTIALS}/{instance['name']}.ray-token"} if (instance.get("ray") or {}).get("token") else {}
 
 
+def ray_credentials(instance):
+    """What the processes of a Ray cluster read from files: its token, and with TLS the certificate, the key and the authority."""
+    tls = (instance.get("ray") or {}).get("tls") or {}
+    return {**ray_token(instance), **{plan_ray.TLS[name]: path for name, path in tls.items()}}
+
+
 def ray_member(instance):
     """What runs Ray on a node of an instance, as an instance of its own: same user, same sandbox, same variables."""
     ray = instance["ray"]
-    credentials = ray_token(instance)
+    credentials = ray_credentials(instance)
     engine = instance["unit"] if instance["arguments"] is not None else None
     own = {"unit": ray["unit"], "engine": "ray", "arguments": ray["arguments"], "api": None, "what": "Ray of instance"}
     return {**instance, **own, "wants": engine, "credentials": credentials}
@@ -349,7 +356,8 @@ def serving_units(instances, **given):
     members = []
     for instance in instances:
         members += [ray_member(instance)] if instance.get("ray") else []
-        members += [{**instance, "credentials": {**(instance.get("credentials") or {}), **ray_token(instance)}}] if instance["arguments"] is not None else []
+        if instance["arguments"] is not None:
+            members.append({**instance, "credentials": {**(instance.get("credentials") or {}), **ray_credentials(instance)}})
     units = [image_unit(members, options)] if options["image"] and members else []
     for instance in members:
         watched = [*options["watched"], *sorted((instance.get("credentials") or {}).values())]

@@ -258,6 +258,15 @@ def test_the_text_for_review_shows_the_nodes_of_a_ray_cluster_that_run_no_engine
     assert "vllm-chat.service" not in worker and "serve /srv/models/tiny" not in worker
 
 
+def test_ray_speaks_tls_with_files_of_the_site():
+    tls = {"certificate": "/etc/pki/ray/node.pem", "key": "/etc/pki/ray/node.key", "authority": "/etc/pki/ray/authority.pem"}
+    for given, wanted in ((tls, "1"), (None, None)):
+        plan = build_plan(inventory(**instances({**RAY, "ray": {**RAY["ray"], "tls": given}})))
+        for node in plan["nodes"].values():
+            assert node["instances"][0]["environment"].get("RAY_USE_TLS") == wanted and node["instances"][0]["ray"]["tls"] == given
+    assert "RAY_USE_TLS is '0', which is decided by the plan" in refusal(inventory(**instances({**RAY, "environment": {"RAY_USE_TLS": "0"}})))
+
+
 def test_the_text_for_review_shows_ray_on_every_node_and_the_engine_on_the_head_alone():
     text = plan_text(build_plan(inventory(**instances(RAY))))
     for part in ("--distributed-executor-backend ray", "--head", "--address 10.77.2.11:20100", "--node-ip-address 10.77.2.12"):

@@ -180,6 +180,13 @@ CASES = {
     "the default port of Ray": (ray(ports="6300-6400"), "vllm_cluster_instances[chat].ray.ports", "6379", "20100-20999"),
     "no version of Ray": (ray(version="latest"), "vllm_cluster_instances[chat].ray.version", "no version", "2.60.0"),
     "a token by a word": (ray(token="yes"), "vllm_cluster_instances[chat].ray.token", "neither true", "Write one"),
+    "TLS of Ray by a word": (ray(tls=True), "vllm_cluster_instances[chat].ray.tls", "no mapping", "authority"),
+    "TLS of Ray without a key": (
+        ray(tls={"certificate": "/a", "authority": "/b"}), "vllm_cluster_instances[chat].ray.tls.key", "is missing", "/etc/pki/ray/node.key"),
+    "TLS of Ray with a certificate in place": (
+        ray(tls={"certificate": "-----BEGIN", "key": "/k", "authority": "/b"}), "[chat].ray.tls.certificate", "no absolute path", "node.pem"),
+    "a lock without the Ray of the topology": (
+        inventory(RAY, vllm_runtime_requirements=LOCK), "npu01: vllm_runtime_requirements", "lacks ray", "Lock ray==2.60.0"),
     "a Ray without IPv6": (
         over_ipv6({**RAY, "ray": {"ports": "20100-20999", "version": "2.48.0"}}), "vllm_cluster_instances[chat].ray.version", "no IPv6", "2.49"),
     "a Ray without tokens": (ray(version="2.48.0", token=True), "vllm_cluster_instances[chat].ray.token", "2.48.0 does not have", "2.52"),

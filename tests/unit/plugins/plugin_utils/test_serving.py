@@ -174,6 +174,17 @@ def test_the_token_of_ray_is_a_file_of_root_that_no_diff_shows():
     assert serving.serving_secrets([with_ray()], {}, state="absent")["files"] == [{"path": f"{serving.CREDENTIALS}/chat.ray-token", "state": "absent"}]
 
 
+def test_the_files_of_tls_are_credentials_that_ray_and_the_engine_read_by_themselves():
+    tls = {"certificate": "/etc/pki/ray/node.pem", "key": "/etc/pki/ray/node.key", "authority": "/etc/pki/ray/authority.pem"}
+    for made in serving.serving_units([with_ray(tls=tls, token=False)]):
+        lines = made["content"].splitlines()
+        assert values(lines, "LoadCredential") == [
+            "RAY_TLS_CA_CERT:/etc/pki/ray/authority.pem", "RAY_TLS_SERVER_CERT:/etc/pki/ray/node.pem", "RAY_TLS_SERVER_KEY:/etc/pki/ray/node.key"]
+        assert 'RAY_TLS_SERVER_KEY=\\"$$CREDENTIALS_DIRECTORY/RAY_TLS_SERVER_KEY\\" && export RAY_TLS_SERVER_KEY' in values(lines, "ExecStart")[0]
+        assert set(tls.values()) <= set(made["restart_on"])
+    assert serving.serving_secrets([with_ray(tls=tls, token=False)], {}) == {"directories": [], "files": []}
+
+
 @pytest.mark.parametrize("tokens", [{}, {"chat": None}, {"chat": "short"}, {"chat": "0123456789 abcdef"}, {"code": "0123456789abcdef"}])
 def test_a_missing_or_weak_token_is_refused(tokens):
     with pytest.raises(ValueError, match=r"vllm_serve_ray_tokens\.chat"):
