@@ -363,13 +363,13 @@ class Environments:
         final = f"{self.folder}/{digest}"
         current, previous = read_link(f"{self.prefix}/current"), read_link(f"{self.prefix}/previous")
         wanted = f"environments/{digest}"
-        kept = self.kept(wanted, current, previous)
+        earlier = current if current not in (None, wanted) and read_marker(os.path.join(self.prefix, current)) else previous
+        kept = self.kept(wanted, [earlier, current, previous])
+        earlier = earlier if earlier != wanted and earlier and os.path.basename(earlier) in kept else None
         marker = read_marker(final)
         sound = marker is not None and marker.get("seal") == seal(final)
         if not sound:
             self.build(text, requirements, target, facts, digest, marker)
-        earlier = current if current not in (None, wanted) and read_marker(os.path.join(self.prefix, current)) else previous
-        earlier = earlier if earlier != wanted else None
         self.link("current", current, wanted)
         self.link("previous", previous, earlier)
         self.prune(kept)
@@ -378,13 +378,13 @@ class Environments:
             "python": ".".join(str(part) for part in target.version),
         }
 
-    def kept(self, wanted, current, previous):
-        """Names below ``environments`` that stay: the wanted one, what the links name, and the newest others up to ``keep``."""
+    def kept(self, wanted, links):
+        """Names below ``environments`` that stay: the wanted one, and up to ``keep`` others, first those that links name, then the newest."""
         try:
             present = [entry.name for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
         except OSError:
             present = []
-        linked = [os.path.basename(link) for link in (current, previous) if link and os.path.basename(link) in present]
+        linked = [os.path.basename(link) for link in links if link and os.path.basename(link) in present]
         newest = sorted(present, key=lambda name: os.stat(os.path.join(self.folder, name)).st_mtime, reverse=True)
         earlier = [name for name in dict.fromkeys(linked + newest) if name != os.path.basename(wanted)]
         return {os.path.basename(wanted)} | set(earlier[:self.keep])

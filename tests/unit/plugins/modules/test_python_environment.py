@@ -103,6 +103,26 @@ def test_the_previous_environment_stays_for_the_way_back(site):
     assert len(os.listdir(prefix / "environments")) == 2
 
 
+def test_without_a_way_back_no_link_leads_to_what_is_gone(site):
+    source, prefix, apply = site
+    first, second = (make_wheel(source, "one", version, text=version) for version in ("1.0", "2.0"))
+    apply(first)
+    result, _changes = apply(second, keep=0)
+    assert result["previous"] == "" and not os.path.lexists(prefix / "previous") and len(os.listdir(prefix / "environments")) == 1
+    assert apply(second, keep=0)[1] == []
+
+
+def test_the_way_back_leads_past_a_damaged_environment(site):
+    source, prefix, apply = site
+    first, second, third = (make_wheel(source, "one", version, text=version) for version in ("1.0", "2.0", "3.0"))
+    apply(first)
+    damaged = apply(second)[0]["environment"]
+    os.unlink(os.path.join(damaged, python_environment.MARKER))
+    apply(third)
+    apply(None, state="returned")
+    assert output(prefix, "run-one") == "1.0"
+
+
 def test_an_environment_that_does_not_work_is_left_for_the_one_before(site):
     source, prefix, apply = site
     first = make_wheel(source, "alpha", "1.0", "first")
