@@ -81,9 +81,12 @@ def rows(topology):
 
 def wildcards(topology):
     """What listens on every address, with only the packet filter before it."""
-    made = plan({"engine": "vllm_mindspore", **topology}, True)
-    listeners = [listener for host in topology["nodes"] for listener in made["nodes"][host]["listeners"]]
-    return sorted({f"{listener['what']} ({', '.join(listener['ports'])})" for listener in listeners if listener["wildcard"]})
+    found = {}
+    for engine in ENGINES:
+        made = plan({"engine": engine, **topology}, True)
+        for listener in (listener for host in topology["nodes"] for listener in made["nodes"][host]["listeners"] if listener["wildcard"]):
+            found.setdefault((listener["what"], ", ".join(listener["ports"])), set()).add(engine)
+    return [f"{what} ({ports}{'' if len(engines) == len(ENGINES) else '; ' + ', '.join(sorted(engines))})" for (what, ports), engines in sorted(found.items())]
 
 
 def page() -> str:

@@ -303,6 +303,18 @@ def _egress(cluster, instance):
     }
 
 
+def _stores_of_torch(instance):
+    """Whether a store of torch may listen on a node: its server takes every address, whatever it is told.
+
+    Ranks on one node meet over a file since vLLM 0.32, but for the store of data parallel; that of MindSpore binds the address that it is given. What
+    msadapter makes of torch's, between nodes, is not known.
+    """
+    if instance.spans:
+        return True
+    vllm = PAIRINGS[instance.engine][instance.version]["vllm"]
+    return instance.engine != "vllm_mindspore" and (instance.data_parallel_size > 1 or tuple(map(int, vllm.split("."))) < (0, 32))
+
+
 def _listeners(cluster, node, instance, rank):
     """Where an instance may listen on one node. ``wildcard``: the software binds every address and only the packet filter keeps
     others out (torch's TCPStore); ``*`` stands for such an address. ``unit`` is None where several units of the instance may have it: over
@@ -328,7 +340,7 @@ def _listeners(cluster, node, instance, rank):
         if instance.rpc_port is not None:
             listeners.append(listener(own, (instance.rpc_port, instance.rpc_port), "data-parallel handshake, while starting"))
     listeners.append(listener(own, cluster.ephemeral_ports, "engine sockets"))
-    if instance.spans:
+    if _stores_of_torch(instance):
         listeners.append(listener("*", cluster.ephemeral_ports, "rendezvous stores of torch", wildcard=True))
     listeners.extend(listener(own, ports, what) for ports, what in _engine_ports(instance))
     if instance.ray is not None:

@@ -258,6 +258,23 @@ def test_the_text_for_review_shows_the_nodes_of_a_ray_cluster_that_run_no_engine
     assert "vllm-chat.service" not in worker and "serve /srv/models/tiny" not in worker
 
 
+SINGLE = {"topology": "single", "nodes": ["npu01"], "data_parallel_size": 1, "rpc_port": None}
+
+
+@pytest.mark.parametrize("change, wildcard", [
+    ({**SINGLE, "version": "0.32.0"}, False),
+    ({**SINGLE, "version": "0.32.0", "data_parallel_size": 2, "rpc_port": 20550}, True),
+    ({**SINGLE, "version": "0.11.0"}, True),
+    ({**SINGLE, "engine": "vllm_ascend"}, True),
+    ({**SINGLE, "engine": "vllm_mindspore"}, False),
+    ({"version": "0.32.0"}, True),
+])
+def test_stores_of_torch_take_every_address_where_torch_has_some(change, wildcard):
+    listeners = build_plan(inventory(**instances(change)))["nodes"]["npu01"]["listeners"]
+    assert any(listener["wildcard"] for listener in listeners) is wildcard
+    assert all(listener["ports"] == ["28000-31999"] for listener in listeners if listener["wildcard"])
+
+
 def test_ray_speaks_tls_with_files_of_the_site():
     tls = {"certificate": "/etc/pki/ray/node.pem", "key": "/etc/pki/ray/node.key", "authority": "/etc/pki/ray/authority.pem"}
     for given, wanted in ((tls, "1"), (None, None)):
