@@ -24,6 +24,8 @@ SMI_PATHS = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi", "/usr/bin/npu-
 # CANN 8 and CANN 9 lay the toolkit out differently.
 TOOLKITS = ("/usr/local/Ascend/ascend-toolkit/latest/*-linux/ascend_toolkit_install.info", "/usr/local/Ascend/cann/*-linux/ascend_toolkit_install.info",
             "/usr/local/Ascend/cann/ascend_toolkit_install.info")
+# What the vendor has each process source before an engine: CANN 9, CANN 8, and the transformer library beside them.
+TOOLKIT_SCRIPTS = ("/usr/local/Ascend/cann/set_env.sh", "/usr/local/Ascend/ascend-toolkit/set_env.sh", "/usr/local/Ascend/nnal/atb/set_env.sh")
 SHARED_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 
 
@@ -125,7 +127,7 @@ def _name(lookup, number):
 
 
 def read_device(path):
-    """{mode, owner, group, character} of a device node; None where it does not exist."""
+    """{mode, owner, group, character} of a device node or a file; None where it does not exist."""
     try:
         facts = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -148,7 +150,7 @@ def observe_npus(numbers, run):
     """Everything about the NPUs with these numbers, those of /dev/davinciN.
 
     run: callable for commands, ``run(argv) -> (returncode, stdout, stderr)``.
-    Returns {install, driver, firmware, cann, devices, smi, fabric: {number: {address, tls}}, routes, memory, unknown: {part: reason}}; a part that
+    Returns {install, driver, firmware, cann, scripts, devices, smi, fabric: {number: {address, tls}}, routes, memory, unknown: {part: reason}}; a part that
     could not be observed is None.
     """
     result, unknown = {}, {}
@@ -191,6 +193,7 @@ def observe_npus(numbers, run):
     part("driver", lambda: version("driver"))
     part("firmware", lambda: version("firmware"))
     part("cann", toolkit)
+    part("scripts", lambda: {path: facts for path in TOOLKIT_SCRIPTS for facts in [read_device(path)] if facts})
     part("devices", lambda: {path: read_device(path) for path in [f"/dev/davinci{number}" for number in numbers] + list(SHARED_DEVICES)})
     part("smi", smi)
     part("fabric", fabric)

@@ -52,10 +52,14 @@ def driver(wanted, observed):
 def toolkit(wanted, observed):
     """NPU-02"""
     expected = f"CANN {wanted['cann']}" if wanted["cann"] else "a CANN toolkit"
-    version = _told(observed, "cann")
-    if not wanted["cann"] or f"{version}.".lower().startswith(f"{wanted['cann']}.".lower()):
-        return expected, []
-    return expected, [f"CANN {version} is installed, the engine is paired with {wanted['cann']}; install that, or the engine that belongs to {version}"]
+    problems = [
+        f"{path} belongs to {facts['owner']} and has mode {facts['mode']}, and every engine runs it; chown root {path} and chmod go-w {path}"
+        for path, facts in sorted((observed.get("scripts") or {}).items()) if facts["owner"] != "root" or int(facts["mode"], 8) & 0o022
+    ]
+    version = observed.get("cann") if problems else _told(observed, "cann")
+    if wanted["cann"] and version and not f"{version}.".lower().startswith(f"{wanted['cann']}.".lower()):
+        problems.append(f"CANN {version} is installed, the engine is paired with {wanted['cann']}; install that, or the engine that belongs to {version}")
+    return f"{expected}, whose scripts only root can change", problems
 
 
 def device_nodes(wanted, observed):

@@ -29,6 +29,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refu
 
 INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
 MOST_HINTS = 10
+# Names that variables with secrets have: AWS_SECRET_ACCESS_KEY, OPENAI_API_KEY.
+SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password|passwd|credentials?)$")
 
 
 def read_instances(reader, value, nodes, ephemeral, gateway=False):
@@ -381,6 +383,8 @@ def _read_extras(reader, path, value, planned, dangerous, what):
             reader.problem(f"{path}.{key}", setting, "is decided by the plan", "Remove it")
         elif base in dangerous:
             reader.problem(f"{path}.{key}", setting, dangerous[base], "Remove it")
+        elif what == "variable" and SECRET.search(plain):
+            reader.problem(f"{path}.{key}", None, "has the name of a secret, which the unit file would show to every account of the node", "Remove it")
         elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
             # A parser takes it for a flag where the one before needs no value.
             reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")

@@ -9,7 +9,7 @@ import re
 import secrets
 import shlex
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ports
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import npu, ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_ray
 
 EXECUTABLES = {"ray": "ray", "vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
@@ -29,10 +29,8 @@ DEFAULTS = {
     "image": "",
     "image_engine": "podman",
     "image_paths": [],
-    # CANN 9, CANN 8, and the transformer library beside them; what comes last precedes the others.
-    "toolkit_scripts": [
-        "/usr/local/Ascend/cann/set_env.sh", "/usr/local/Ascend/ascend-toolkit/set_env.sh", "/usr/local/Ascend/nnal/atb/set_env.sh",
-    ],
+    # What the last of them puts into a path precedes the others.
+    "toolkit_scripts": list(npu.TOOLKIT_SCRIPTS),
 }
 
 CREDENTIALS = "/etc/vllm-hardening/credentials"

@@ -102,6 +102,7 @@ GOOD = {
     "smi": npu.parse_npu_smi(recorded("smi_a2")),
     "fabric": {str(number): {"address": {"address": f"10.77.8.1{number}", "prefix": 24}, "tls": False} for number in (0, 1)},
     "routes": [("10.77.2.0/24", "eth2")], "memory": {}, "unknown": {},
+    "scripts": {"/usr/local/Ascend/cann/set_env.sh": {"mode": "0555", "owner": "root", "group": "root", "character": False}},
 }
 
 
@@ -122,12 +123,16 @@ def fabric(**changes):
     return {"fabric": {**GOOD["fabric"], "1": {**GOOD["fabric"]["1"], **changes}}}
 
 
+SCRIPT = "/usr/local/Ascend/ascend-toolkit/set_env.sh"
+ROOTS = {"mode": "0555", "owner": "root", "group": "root", "character": False}
 DEVIATIONS = {
     "the driver is installed for all": ("NPU-01", {"install": npu.parse_settings(recorded("install"))}, "--install-for-all"),
     "a driver for all of which nothing else is told": ("NPU-01", {"install": npu.parse_settings(recorded("install")), "driver": None}, "--install-for-all"),
     "a driver without version": ("NPU-01", {"driver": ""}, "no version"),
     "the driver has the group root": ("NPU-01", {"install": {**GOOD["install"], "UserGroup": "root"}}, "root"),
     "another CANN": ("NPU-02", {"cann": "8.2.RC1"}, "8.2.RC1 is installed, the engine is paired with 8.3"),
+    "a script of CANN that others change": ("NPU-02", {"scripts": {SCRIPT: {**ROOTS, "mode": "0775"}}}, "mode 0775"),
+    "a script of CANN of another user": ("NPU-02", {"cann": None, "scripts": {SCRIPT: {**ROOTS, "owner": "deploy"}}}, "belongs to deploy"),
     "a CANN whose number only begins alike": ("NPU-02", {"cann": "8.30.0"}, "8.30.0"),
     "a device node is missing": ("NPU-03", {"devices": {**GOOD["devices"], "/dev/davinci1": None}}, "/dev/davinci1 does not exist"),
     "a device node is open to all": ("NPU-03", {"devices": {**GOOD["devices"], "/dev/hisi_hdc": {**DEVICE, "mode": "0666"}}}, "mode 0666"),

@@ -209,6 +209,8 @@ CASES = {
     "a flag of the plan": (inventory({"arguments": {"host": "::"}}), "vllm_cluster_instances[chat].arguments.host", "decided by the plan", "Remove"),
     "a dangerous variable": (
         inventory({"environment": {"VLLM_SERVER_DEV_MODE": 1}}), "vllm_cluster_instances[chat].environment.VLLM_SERVER_DEV_MODE", "arbitrary", "Remove"),
+    "a secret by its name": (
+        inventory({"environment": {"AWS_SECRET_ACCESS_KEY": "hush"}}), "vllm_cluster_instances[chat].environment.AWS_SECRET_ACCESS_KEY", "secret", "Remove"),
     "a flag of another version": (inventory({"arguments": {"nnodes-x": 2}}), "vllm_cluster_instances[chat].arguments.nnodes-x", "vllm 0.11.0", "Write"),
     "a switch with a value": (inventory({"arguments": {"enforce-eager": 1}}), "vllm_cluster_instances[chat].arguments.enforce-eager", "takes none", "true"),
     "a value as a switch": (inventory({"arguments": {"max-model-len": True}}), "[chat].arguments.max-model-len", "takes a value", "value"),
