@@ -24,7 +24,7 @@ SMI_PATHS = ("/usr/local/bin/npu-smi", "/usr/local/sbin/npu-smi", "/usr/bin/npu-
 # CANN 8 and CANN 9 lay the toolkit out differently.
 TOOLKITS = ("/usr/local/Ascend/ascend-toolkit/latest/*-linux/ascend_toolkit_install.info", "/usr/local/Ascend/cann/*-linux/ascend_toolkit_install.info",
             "/usr/local/Ascend/cann/ascend_toolkit_install.info")
-# What the vendor has each process source before an engine: CANN 9, CANN 8, and the transformer library beside them.
+# What the vendor has each process source before an engine: CANN since 8.5, CANN before, and the transformer library beside them.
 TOOLKIT_SCRIPTS = ("/usr/local/Ascend/cann/set_env.sh", "/usr/local/Ascend/ascend-toolkit/set_env.sh", "/usr/local/Ascend/nnal/atb/set_env.sh")
 SHARED_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 

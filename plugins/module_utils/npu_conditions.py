@@ -16,13 +16,14 @@ class NotTold(Exception):
     """The node did not tell what a condition depends on; the message says why."""
 
 
-def wanted_npus(numbers, group="", cann=None, spans=False, segments=(), fabric=()):
+def wanted_npus(numbers, group="", cann=None, spans=False, segments=(), fabric=(), for_all=False):
     """What conditions() takes as wanted.
 
     numbers: of /dev/davinciN; group: of the driver, empty for the one it was installed with; cann: first parts of the toolkit's version or None;
-    spans: whether an instance uses the NPUs together with those of other nodes; segments, fabric: networks of the host, and of the NPUs.
+    spans: whether an instance uses the NPUs together with those of other nodes; segments, fabric: networks of the host, and of the NPUs;
+    for_all: whether every account of the node may use the NPUs.
     """
-    return {"numbers": sorted(numbers), "group": group, "cann": cann, "spans": spans, "segments": list(segments), "fabric": list(fabric)}
+    return {"numbers": sorted(numbers), "group": group, "cann": cann, "spans": spans, "segments": list(segments), "fabric": list(fabric), "for_all": for_all}
 
 
 def _told(observed, part):
@@ -36,8 +37,9 @@ def driver(wanted, observed):
     """NPU-01"""
     install = _told(observed, "install")
     problems = []
-    if install.get("Driver_Install_For_All", "no").lower() != "no":
-        problems.append("the driver was installed with --install-for-all: every account may use every NPU; install it again without")
+    if install.get("Driver_Install_For_All", "no").lower() != "no" and not wanted["for_all"]:
+        problems.append("the driver was installed with --install-for-all: every account may use every NPU; install it again without, "
+                        "or say why in vllm_runtime_npus_for_all_reason")
     group = install.get("UserGroup")
     if not group or group == "root":
         problems.append(f"the driver's group is {group or 'not stated'}; install it again with a group of its own, such as HwHiAiUser")
@@ -71,8 +73,9 @@ def device_nodes(wanted, observed):
             problems.append(f"{path} does not exist; install or load the driver, or plan other NPUs")
         elif not facts["character"]:
             problems.append(f"{path} is no device")
-        elif int(facts["mode"], 8) & 0o007:
-            problems.append(f"{path} has mode {facts['mode']}: every account may use it; install the driver without --install-for-all")
+        elif int(facts["mode"], 8) & 0o007 and not wanted["for_all"]:
+            problems.append(f"{path} has mode {facts['mode']}: every account may use it; install the driver without --install-for-all, "
+                            "or say why in vllm_runtime_npus_for_all_reason")
         elif group and facts["group"] != group:
             problems.append(f"{path} belongs to group {facts['group']}, not to {group}, which the instances' users join")
     return f"device nodes of group {group or 'of the driver'}, closed to others", problems

@@ -32,6 +32,12 @@ options:
     description: First parts of the toolkit's version that the engine is paired with, such as V(8.3). Any when empty.
     type: str
     default: ""
+  for_all_reason:
+    description:
+      - Why every account of the node may use its NPUs, as it may where the driver was installed with C(--install-for-all), which is what ascend-deployer
+        does. Without a reason that is refused. With one it is a warning here, and the audit tells it on.
+    type: str
+    default: ""
   spans:
     description: Whether an instance uses the NPUs together with those of other nodes, which the fabric then has to be fit for.
     type: bool
@@ -84,6 +90,7 @@ def main():
             "npus": {"type": "list", "elements": "int", "required": True},
             "group": {"type": "str", "default": ""},
             "cann": {"type": "str", "default": ""},
+            "for_all_reason": {"type": "str", "default": ""},
             "spans": {"type": "bool", "default": False},
             "segments": {"type": "list", "elements": "str", "default": []},
             "fabric": {"type": "list", "elements": "str", "default": []},
@@ -92,7 +99,11 @@ def main():
     )
     given = module.params
     observed = observe_npus(given["npus"], module.run_command)
-    found = conditions(wanted_npus(given["npus"], given["group"], given["cann"] or None, given["spans"], given["segments"], given["fabric"]), observed)
+    for_all = given["for_all_reason"].strip()
+    wanted = wanted_npus(given["npus"], given["group"], given["cann"] or None, given["spans"], given["segments"], given["fabric"], bool(for_all))
+    found = conditions(wanted, observed)
+    if found != conditions({**wanted, "for_all": False}, observed):
+        module.warn(f"every account of this node may use its NPUs: {for_all}")
     for condition in found:
         if condition["status"] == UNKNOWN:
             module.warn(f"{condition['id']} is unknown: {condition['problems'][0]}")

@@ -119,6 +119,13 @@ def test_the_fabric_concerns_nobody_who_stays_on_one_node():
     assert set(verdicts({**WANTED, "spans": False})) == {"NPU-01", "NPU-02", "NPU-03", "NPU-04"}
 
 
+def test_a_driver_for_all_is_taken_where_the_inventory_says_why():
+    open_to_all = {
+        "install": npu.parse_settings(recorded("install")), "devices": {path: {**facts, "mode": "0666"} for path, facts in GOOD["devices"].items()}}
+    assert [item["status"] for item in verdicts(**open_to_all).values()][:3] == ["fail", "pass", "fail"]
+    assert {item["status"] for item in verdicts({**WANTED, "for_all": True}, **open_to_all).values()} == {"pass"}
+
+
 def fabric(**changes):
     return {"fabric": {**GOOD["fabric"], "1": {**GOOD["fabric"]["1"], **changes}}}
 
