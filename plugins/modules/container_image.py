@@ -114,6 +114,8 @@ class Store:
         """{image, names} of an image, or None."""
         out = self.run("image", "inspect", image.partition(":")[2], check=False)
         if out is None:
+            # It is not there, unless the engine does not answer at all.
+            self.ids()
             return None
         found = json.loads(out)[0]
         return {"image": f"sha256:{found['Id'].rpartition(':')[2]}", "names": found.get("RepoTags") or []}

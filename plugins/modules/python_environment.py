@@ -133,6 +133,7 @@ resources:
     - {resource: "link /opt/vllm/current", change: create, before: {}, after: {target: environments/4a1f0c7e9b2d3a55}}
 """
 
+import configparser
 import fcntl
 import hashlib
 import json
@@ -140,6 +141,7 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
@@ -253,6 +255,14 @@ class Builder:
                 self.write(f"{information}/INSTALLER", b"vllm_mindspore.hardening\n")
                 self.write(f"{information}/RECORD", "".join(rows).encode())
 
+    def unpack_or_name(self, placed, owners, filename):
+        """As unpack; what is wrong with a wheel is told with its name."""
+        try:
+            self.unpack(placed, owners, filename)
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, UnicodeError, configparser.Error) as error:
+            what = str(error).splitlines()[0]
+            raise wheels.WheelError([f"{filename} cannot be unpacked ({type(error).__name__}: {what}); do not use this file"]) from None
+
     def extract(self, archive, member, path, is_script):
         """One member to its place: executable where the wheel says so, never set-id, never a link."""
         executable = is_script or (archive.getinfo(member).external_attr >> 16) & 0o111
@@ -280,7 +290,7 @@ class Builder:
         if problems:
             raise wheels.WheelError(problems)
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            list(pool.map(lambda name: self.unpack(placements[name], owners, name), files))
+            list(pool.map(lambda name: self.unpack_or_name(placements[name], owners, name), files))
         # Unchecked bytecode: the environment never changes, so no import has to look at the source's time. Files that are no valid
         # Python (templates that packages ship) make compileall report an error that pip ignores as well.
         self.module.run_command(

@@ -187,6 +187,14 @@ def test_a_wheel_that_climbs_out_is_refused(site):
     assert not (prefix.parent / "evil").exists()
 
 
+@pytest.mark.parametrize("text", ["run-one = one:main", b"[console_scripts]\n\xff = one:main\n"])
+def test_a_wheel_with_nonsense_for_its_programs_is_named(site, text):
+    source, prefix, apply = site
+    with pytest.raises(wheels.WheelError, match=r"one-1\.0-py3-none-any\.whl cannot be unpacked"):
+        apply(make_wheel(source, "one", "1.0", **{"one-1.0.dist-info/entry_points.txt": text}))
+    assert os.listdir(prefix / "environments") == []
+
+
 def test_absent_leaves_nothing(site):
     source, prefix, apply = site
     apply(make_wheel(source, "one", "1.0"))
