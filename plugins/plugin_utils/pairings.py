@@ -115,7 +115,7 @@ def read_version(reader, path, raw, nodes):
                 )
         ray = raw.get("ray")
         if isinstance(ray, dict) and "ray" not in packages:
-            reader.problem(place, None, "lacks ray, which topology ray needs", f"Lock ray=={ray.get('version')}")
+            reader.problem(place, None, "lacks ray, which topology ray needs", f"Lock ray=={ray.get('version') or '2.60.0'}")
         elif isinstance(ray, dict) and packages["ray"] != str(ray.get("version")):
             reader.problem(f"{path}.ray.version", ray.get("version"), f"is not the Ray of {place}", f"Write {packages['ray']}")
     return version
