@@ -50,6 +50,8 @@ IMAGE_ENGINES = {
 # What a unit takes from the host into the root file system of an image; with NPUs also the driver, as Ascend's own containers do.
 IMAGE_HOST_PATHS = ("/etc/group", "/etc/hosts", "/etc/passwd", PROGRAMS)
 ASCEND_HOST_PATHS = ("/etc/ascend_install.info", "/etc/hccn.conf", "/usr/local/Ascend/driver", "/usr/local/bin/npu-smi", "/usr/local/dcmi")
+# The driver's libraries: the loader of a host is told by the driver where they are, that of an image is not.
+DRIVER_LIBRARIES = "/usr/local/Ascend/driver/lib64/driver:/usr/local/Ascend/driver/lib64/common"
 # Where systemd mounts by itself in such a unit.
 IMAGE_MOUNT_POINTS = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/tmp")
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
@@ -191,7 +193,7 @@ def toolkit(instance, options):
     """What a shell does so that an engine with NPUs finds the libraries and the compilers of CANN; nothing without NPUs.
 
     The vendor's scripts are written for bash, look at the arguments of the shell that has no others for them, and ask the first Python for torch.
-    They leave an empty entry at the end of each path, which would stand for the current directory.
+    They put what is theirs before what is there, and leave an empty entry where nothing is, which would stand for the current directory.
     """
     if not instance.get("npus") or not options["toolkit_scripts"]:
         return ""
@@ -200,7 +202,8 @@ def toolkit(instance, options):
             raise ValueError(f"vllm_serve_toolkit_scripts: {path!r} is no plain absolute path; write such as {DEFAULTS['toolkit_scripts'][0]}")
     scripts = " ".join(options["toolkit_scripts"])
     load = f'toolkit() {{ for script in {scripts}; do [ ! -f $script ] || . $script; done; }}; toolkit; '
-    return f'PATH={shlex.quote(options["executable_directory"])}:"$PATH"; {load}' + "LD_LIBRARY_PATH=${LD_LIBRARY_PATH%:}; PYTHONPATH=${PYTHONPATH%:}; "
+    first = f'PATH={shlex.quote(options["executable_directory"])}:"$PATH"; export LD_LIBRARY_PATH={DRIVER_LIBRARIES}; '
+    return first + load + "PYTHONPATH=${PYTHONPATH%:}; "
 
 
 def command(instance, options):

@@ -112,7 +112,7 @@ def test_an_engine_with_npus_has_the_environment_of_the_toolkit(tmp_path):
     options = {**serving.DEFAULTS, "executable_directory": "/opt/the site/bin", "toolkit_scripts": [str(tmp_path / "none" / "set_env.sh"), str(script)]}
     shell = ["/bin/bash", "-c", serving.toolkit(instance(npus=[0]), options) + 'exec "$@"', "sh", "/usr/bin/env", "WORDS=serve --port 1"]
     told = subprocess.run(shell, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}).stdout.splitlines()
-    wanted = {"PATH=/opt/the site/bin:/usr/bin:/bin", f"LD_LIBRARY_PATH={tmp_path}/lib64", f"PYTHONPATH={tmp_path}/python"}
+    wanted = {"PATH=/opt/the site/bin:/usr/bin:/bin", f"LD_LIBRARY_PATH={tmp_path}/lib64:{serving.DRIVER_LIBRARIES}", f"PYTHONPATH={tmp_path}/python"}
     assert wanted | {"SEEN=", "WORDS=serve --port 1"} <= set(told)
 
 
