@@ -151,7 +151,7 @@ def observe_npus(numbers, run):
 
     run: callable for commands, ``run(argv) -> (returncode, stdout, stderr)``.
     Returns {install, driver, firmware, cann, scripts, devices, smi, fabric: {number: {address, tls}}, routes, memory, unknown: {part: reason}}; a part that
-    could not be observed is None.
+    could not be observed is None, and an NPU of which hccn_tool fails to tell has its reason as ``silent``.
     """
     result, unknown = {}, {}
 
@@ -181,8 +181,14 @@ def observe_npus(numbers, run):
         base = (result["install"] or {}).get("Driver_Install_Path_Param", DRIVER_PATH)
         tool, found = f"{base}/driver/tools/hccn_tool", {}
         for number in numbers:
-            address = parse_hccn_address(_told(run, [tool, "-i", str(number), "-ip", "-g"], "hccn_tool"))
-            found[str(number)] = {"address": address, "tls": parse_hccn_tls(_told(run, [tool, "-i", str(number), "-tls", "-g"], "hccn_tool"))}
+            try:
+                address = parse_hccn_address(_told(run, [tool, "-i", str(number), "-ip", "-g"], "hccn_tool"))
+                found[str(number)] = {"address": address, "tls": parse_hccn_tls(_told(run, [tool, "-i", str(number), "-tls", "-g"], "hccn_tool"))}
+            except (OSError, ValueError) as error:
+                found[str(number)] = {"address": None, "tls": None, "silent": str(error)[:300]}
+        silent = [facts["silent"] for facts in found.values() if "silent" in facts]
+        if silent and len(silent) == len(found):
+            raise OSError(silent[0])
         return found
 
     def routes():

@@ -98,10 +98,13 @@ def fabric_is_apart(wanted, observed):
     """NPU-05"""
     networks = [ipaddress.ip_network(network) for network in wanted["segments"]]
     own = [ipaddress.ip_network(network) for network in wanted["fabric"]]
-    found, problems, addresses = _told(observed, "fabric"), [], {}
+    found, problems, addresses, silent = _told(observed, "fabric"), [], {}, []
     routes = [(ipaddress.ip_network(network), interface) for network, interface in _told(observed, "routes")]
     for number in wanted["numbers"]:
         told = found.get(str(number)) or {}
+        if told.get("silent"):
+            silent.append(f"nothing is told of NPU {number}: {told['silent']}")
+            continue
         if not told.get("address"):
             problems.append(f"NPU {number} has no address; give it one with hccn_tool -i {number} -ip -s")
             continue
@@ -115,6 +118,8 @@ def fabric_is_apart(wanted, observed):
         for network, interface in routes:
             if address in network:
                 problems.append(f"the host has a route to NPU {number}'s address {address}: {network} on {interface}")
+    if silent and not problems:
+        raise NotTold("; ".join(silent))
     return "addresses outside every segment of the host, no route to them", problems
 
 

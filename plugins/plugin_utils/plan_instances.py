@@ -29,6 +29,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refu
 
 INSTANCE_KEYS = tuple(Instance.__dataclass_fields__)
 MOST_HINTS = 10
+# What neither a unit nor a command line carries.
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # Names that variables with secrets have: AWS_SECRET_ACCESS_KEY, OPENAI_API_KEY.
 SECRET = re.compile(r"(?i)(^|_)(key|token|secret|password|passwd|credentials?)$")
 
@@ -388,7 +390,7 @@ def _read_extras(reader, path, value, planned, dangerous, what):
         elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
             # A parser takes it for a flag where the one before needs no value.
             reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")
-        elif not isinstance(setting, (str, int, float, bool)) or setting != setting or re.search(r"[\x00-\x1f\x7f]", str(setting)):
+        elif not isinstance(setting, (str, int, float, bool)) or setting != setting or CONTROL.search(str(setting)):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:
             extras[plain] = setting

@@ -93,6 +93,27 @@ def test_the_tools_are_asked_for_every_npu(monkeypatch, tmp_path):
     assert asked == [["-i", "0", "-ip", "-g"], ["-i", "0", "-tls", "-g"], ["-i", "3", "-ip", "-g"], ["-i", "3", "-tls", "-g"]]
 
 
+def test_an_npu_that_the_tool_fails_on_hides_no_other(monkeypatch, tmp_path):
+    tool = tmp_path / "driver" / "tools" / "hccn_tool"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("")
+    tool.chmod(0o755)
+    monkeypatch.setattr(npu, "INSTALL_INFO", "/nonexistent/ascend_install.info")
+    monkeypatch.setattr(npu, "DRIVER_PATH", str(tmp_path))
+
+    def run(argv):
+        return (1, "", "device 3 is busy") if "3" in argv else (0, recorded("address" if "-ip" in argv else "tls"), "")
+
+    observed = npu.observe_npus([0, 3], run)
+    assert observed["fabric"]["3"] == {"address": None, "tls": None, "silent": "hccn_tool failed: device 3 is busy"}
+    assert "fabric" not in observed["unknown"] and npu.observe_npus([3], run)["unknown"]["fabric"] == "hccn_tool failed: device 3 is busy"
+    for segments, status in ((["10.77.8.0/24"], "fail"), ([], "unknown")):
+        wanted = wanted_npus([0, 3], spans=True, segments=segments)
+        judged = {item["id"]: item for item in conditions(wanted, {**observed, "routes": []})}
+        assert judged["NPU-05"]["status"] == status and judged["NPU-06"]["status"] == "unknown"
+    assert judged["NPU-05"]["problems"] == ["nothing is told of NPU 3: hccn_tool failed: device 3 is busy"]
+
+
 DEVICE = {"mode": "0660", "owner": "HwHiAiUser", "group": "HwHiAiUser", "character": True}
 WANTED = wanted_npus([0, 1], "HwHiAiUser", "8.3", True, ["10.77.0.0/24", "10.77.2.0/24"], ["10.77.8.0/22"])
 GOOD = {

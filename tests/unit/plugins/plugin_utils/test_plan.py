@@ -284,12 +284,6 @@ def test_ray_speaks_tls_with_files_of_the_site():
     assert "RAY_USE_TLS is '0', which is decided by the plan" in refusal(inventory(**instances({**RAY, "environment": {"RAY_USE_TLS": "0"}})))
 
 
-def test_the_text_for_review_shows_ray_on_every_node_and_the_engine_on_the_head_alone():
-    text = plan_text(build_plan(inventory(**instances(RAY))))
-    for part in ("--distributed-executor-backend ray", "--head", "--address 10.77.2.11:20100", "--node-ip-address 10.77.2.12"):
-        assert text.count(part) == 1, part
-    assert text.count("vllm-chat-ray.service as vllm-chat") == 2 and text.count("no engine of its own") == 1
-
 
 @pytest.mark.parametrize(
     ("hosts", "path", "value", "advice"),

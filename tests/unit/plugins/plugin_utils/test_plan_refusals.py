@@ -112,6 +112,8 @@ CASES = {
         inventory(vllm_cluster_interfaces={"internal": None}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
     "an interface in a list": (
         inventory(vllm_cluster_interfaces={"internal": ["eth2"]}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
+    "an interface with a control character": (
+        inventory(vllm_cluster_interfaces={"internal": "eth\x00"}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
     "a number of NPUs that is none": (inventory(vllm_cluster_npus="eight"), "npu01: vllm_cluster_npus", "no number of NPUs", "integer"),
     "the controller is no administrator": (inventory(vllm_cluster_controller="192.0.2.1"), "vllm_cluster_administrators", "lock itself out", "Add"),
     "additional flows in a word": (inventory(vllm_firewall_extra_flows="all"), "npu01: vllm_firewall_extra_flows", "no list", "list of flows"),
@@ -253,6 +255,7 @@ CASES = {
         inventory({"backend_port": 17443, "endpoints": [{"GET": "/v1/models"}]}, **GATEWAY), "[chat].endpoints[0]", "no method and path", "/v1/models"),
     "a forbidden endpoint": (inventory({"backend_port": 17443, "endpoints": ["POST /invocations"]}, **GATEWAY), "[chat].endpoints[0]", "second way", "Remove"),
     "an unknown endpoint": (inventory({"backend_port": 17443, "endpoints": ["GET /v1/model"]}, **GATEWAY), "[chat].endpoints[0]", "no engine", "/v1/models"),
+    "an endpoint in a list": (inventory({"backend_port": 17443, "endpoints": [["GET"]]}, **GATEWAY), "[chat].endpoints[0]", "no method and path", "Write"),
     "an endpoint twice": (inventory({"backend_port": 17443, "endpoints": ["GET /v1/models"] * 2}, **GATEWAY), "[chat].endpoints[1]", "twice", "once"),
 }
 
