@@ -39,6 +39,7 @@ _EXTRA = {
     "egress": ("user", "users", "output_interface"), "permit_egress": ("user", "users", "output_interface"),
     "refuse_egress": ("user", "users", "other_users", "output_interface", "states"),
 }
+_NO_USER = (1 << 32) - 1  # the number that stands for nobody
 _STATES = ("new", "established", "related", "invalid", "untracked")
 
 
@@ -122,10 +123,10 @@ def _addresses(members, where, sets, problems):
                 found[family] += intervals
             continue
         try:
-            network = ipaddress.ip_network(member, strict=True)
+            network = ipaddress.ip_network(member if isinstance(member, str) else repr(member), strict=True)
         except ValueError:
             try:
-                loose = ipaddress.ip_network(member, strict=False)
+                loose = ipaddress.ip_network(member if isinstance(member, str) else repr(member), strict=False)
                 problems.append(f"{where}[{at}]: {member!r} has host bits set; write {loose}")
             except ValueError:
                 problems.append(f"{where}[{at}]: {member!r} is no address or network; write e.g. 10.77.1.0/24 or fd00:77::1")
@@ -174,9 +175,9 @@ def _flow(entry, where, part, sets, names, problems):
             members = []
         flow[key] = _addresses(members, f"{where}.{key}", sets, problems) if members else None
     for key in ("interface", "output_interface"):
-        if flow[key] is not None and not (isinstance(flow[key], str) and 0 < len(flow[key]) < 16):
+        if flow[key] is not None and not (isinstance(flow[key], str) and flow[key].isprintable() and 0 < len(flow[key].encode()) < 16):
             problems.append(f"{where}.{key}: {flow[key]!r} is not an interface's name; write e.g. eth0, or leave it out")
-    if flow["states"] is not None and (not isinstance(flow["states"], list) or set(flow["states"]) - set(_STATES)):
+    if flow["states"] is not None and (not isinstance(flow["states"], list) or any(state not in _STATES for state in flow["states"])):
         problems.append(f"{where}.states: {flow['states']!r} is not a list of {', '.join(_STATES)}")
     if (flow["ports"] or flow["source_ports"]) and (
         flow["protocols"] is None or any(low not in (6, 17, 132) for low, _high in flow["protocols"])
@@ -190,7 +191,7 @@ def _users(members, where, problems):
     if not isinstance(members, list):
         problems.append(f"{where}: {members!r} is not a list; write a list of users' names or numbers")
         return []
-    wrong = [member for member in members if isinstance(member, bool) or not isinstance(member, (str, int))]
+    wrong = [member for member in members if isinstance(member, bool) or not (isinstance(member, str) or isinstance(member, int) and 0 <= member < _NO_USER)]
     problems += [f"{where}: {member!r} is not a user's name or number" for member in wrong]
     return [member for member in members if member not in wrong]
 

@@ -54,3 +54,19 @@ def test_a_flow_in_numbers():
 def test_what_is_no_mapping_is_refused(value):
     with pytest.raises(PolicyError, match="is not a mapping"):
         read_policy(value)
+
+
+@pytest.mark.parametrize("part, flow, problem", [
+    ("permit", {"states": [{"new": True}]}, "states: [{'new': True}] is not a list of new"),
+    ("refuse_egress", {"users": [-1]}, "users: -1 is not a user's name or number"),
+    ("egress", {"user": 4294967295}, "user: 4294967295 is not a user's name or number"),
+    ("allow", {"sources": [0]}, "sources[0]: 0 is no address or network"),
+    ("allow", {"sources": [True]}, "sources[0]: True is no address or network"),
+    ("allow", {"interface": "\ud800"}, "interface: '\\ud800' is not an interface's name"),
+    ("allow", {"interface": "\u00e9" * 9}, "is not an interface's name"),
+])
+def test_nonsense_is_named_and_raises_nothing_else(part, flow, problem):
+    with pytest.raises(PolicyError) as error:
+        read_policy({part: [{"name": "one", **flow}]})
+    found, = error.value.problems
+    assert problem in found
