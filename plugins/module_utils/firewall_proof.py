@@ -34,8 +34,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     intersect,
     union,
 )
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import Filter, interfaces_of
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import FORWARD, INPUT, OUTPUT
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import LOOPBACK, Filter, interfaces_of
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import FORWARD, HOOKS, INGRESS, INPUT, OUTPUT, POSTROUTING, PREROUTING
 
 _EPHEMERAL = [(1024, 65535)]
 _SYN, _ACKS, _ANSWERS = [(0x02, 0x02)], [(0x10, 0x11), (0x18, 0x19)], [(0x10, 0x12), (0x18, 0x19)]
@@ -44,6 +44,7 @@ _SOURCES = {
     "ip": [(0x01000000, 0x7EFFFFFF), (0x80000000, 0xDFFFFFFF)],
     "ip6": [(2, (0xFF << 120) - 1)],
 }
+_WALKED = {"inet": INGRESS, "ip": POSTROUTING, "ip6": POSTROUTING, "netdev": 1}  # the last hook of each family
 _MOST_BOXES, _MOST_FINDINGS, _MOST_NAMES = 4000, 40, 6
 
 
@@ -80,11 +81,17 @@ def verify(snapshot, host, policy, obstacles=(), users=None, families=("ip", "ip
     result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in obstacles]
     unread = _unread_families(snapshot)
     result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in unread]
-    undecided = any(one.get("rewrites") for one in obstacles) or any(one["refuses"] for one in unread)
+    strangers = [name for name in checked["egress_users"] or () if isinstance(name, str) and name not in (users or {})]
+    result["unknown"] += [{"object": f"egress_users: {name}", "reason": "no such user on this host"} for name in strangers]
+    undecided = bool(strangers) or any(one.get("rewrites") for one in obstacles) or any(one["refuses"] for one in unread)
     nodes = 0
     for family in families:
         judge = _Judge(Filter(snapshot, family, picture, blocked, interfaces), checked, users or {})
         judge.run(result)
+        for entry in judge.undecided_order():
+            undecided = True
+            if entry not in result["unknown"]:
+                result["unknown"].append(entry)
         nodes += len(judge.diagrams.rank)
         for reason, place in judge.filter.rules.unmodelled.items():
             entry = {"object": f"{reason} ({place})", "reason": "not modelled: it may do anything"}
@@ -129,10 +136,12 @@ def _unread_families(snapshot):
             if chain["hook"] is None or table["flags"] & nft_ruleset.TABLE_DORMANT:
                 continue
             name = f"{table['family']} {table['name']} {chain['name']}"
-            if table["family"] in ("bridge", "arp"):
+            if table["family"] not in _WALKED:
                 found.append({"object": name, "reason": f"{table['family']} chains are not walked: they may refuse more", "refuses": True})
-            elif table["family"] == "netdev" and chain["hook"] != 0:
+            elif table["family"] == "netdev" and chain["hook"] == 1:
                 found.append({"object": name, "reason": "egress chains of devices are not walked: they may refuse more", "refuses": True})
+            elif chain["hook"] > _WALKED[table["family"]]:
+                found.append({"object": name, "reason": f"hook number {chain['hook']} is not known", "refuses": True})
         for one in table["flowtables"]:
             found.append({
                 "object": f"{table['family']} {table['name']} flowtable {one['name']}",
@@ -180,6 +189,17 @@ class _Judge:
             self.part(result, "egress", "output")
         if self.policy["refuse_egress"]:
             self.refused(result)
+
+    def undecided_order(self):
+        """Chains of different tables whose order decides and is not known, as entries of what is unknown."""
+        hooks = [INGRESS, PREROUTING, INPUT, OUTPUT, POSTROUTING] + ([] if self.policy["forward"] is None else [FORWARD])
+        return [
+            {
+                "object": " and ".join(f"{table['family']} {table['name']} {chain['name']}" for table, chain in chains),
+                "reason": f"both have priority {chains[0][1]['priority']} in {HOOKS[hook]}, and what passes depends on which comes first",
+            }
+            for hook, *chains in self.filter.undecided_order(hooks)
+        ]
 
     def part(self, result, part, where):
         """One direction: its flows, then what else passes."""
@@ -311,8 +331,9 @@ class _Judge:
                 boxes.append({DADDR: [(low, high)], OIF: complement([(at, at)], last)})
         # Martian sources and destinations: net/ipv4/route.c, net/ipv6/ip6_input.c.
         if self.family == "ip":
-            boxes.append({IIF: foreign, SADDR: [(0x7F000000, 0x7FFFFFFF), (0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF)]})
-            boxes.append({IIF: foreign, DADDR: [(0x7F000000, 0x7FFFFFFF)]})
+            boxes.append({IIF: foreign, SADDR: [(0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF)]})
+            takes = [(at, at) for at, name in enumerate(self.interface_names) if self.host is not None and self.host.takes_loopback_from(name)]
+            boxes += [{IIF: intersect(foreign, complement(takes, last)), rank: [LOOPBACK]} for rank in (SADDR, DADDR)]
         else:
             boxes.append({IIF: foreign, SADDR: [(1, 1), (0xFF << 120, (1 << 128) - 1)]})
             boxes.append({IIF: foreign, DADDR: [(1, 1)]})

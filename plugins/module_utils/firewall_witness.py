@@ -21,7 +21,6 @@ def prove(policy, listing=True):
     (firewall_policy.PolicyError).
     """
     checked = read_policy(policy)
-    unknown = []
     try:
         snapshot = read_ruleset()
     except RulesetUnreadable as error:
@@ -29,13 +28,15 @@ def prove(policy, listing=True):
             "verdict": "unknown", "flows": [], "leaks": [], "listing": [], "statistics": {},
             "unknown": [{"object": "nftables", "reason": str(error)}],
         }
+    host, unread = None, None
     try:
         host = read_host()
     except HostUnreadable as error:
-        host = None
-        unknown.append({"object": "addresses and routes", "reason": str(error)})
+        unread = {"object": "addresses and routes", "reason": str(error)}
     result = verify(snapshot, host, policy, legacy_obstacles(), _users(checked))
-    result["unknown"] += unknown
+    if unread:
+        result["unknown"].append(unread)
+        result["verdict"] = "unknown" if result["verdict"] == "ok" else result["verdict"]
     result["listing"] = check_listing(snapshot) if listing else []
     return result
 
@@ -47,6 +48,6 @@ def _users(policy):
         if isinstance(name, str):
             try:
                 users[name] = pwd.getpwnam(name).pw_uid
-            except KeyError:
+            except (KeyError, ValueError):  # the latter for what can be nobody's name
                 continue
     return users

@@ -6,7 +6,8 @@ read_host() is the edge (rtnetlink and /proc/sys). Its answer is plain data that
     {"interfaces": [{"index": 2, "name": "eth0", "loopback": False, "addresses": ["10.77.1.11/24", "fd00:77:1::11/64"]}],
      "routes": [{"family": "ip", "table": 254, "destination": "10.77.1.0/24", "type": 1, "interfaces": [2], "metric": 0}],
      "policy_routing": {"ip": False, "ip6": False},
-     "forwarding": {"ip": ["eth0"], "ip6": []}}           # interfaces whose packets are forwarded
+     "forwarding": {"ip": ["eth0"], "ip6": []},           # interfaces whose packets are forwarded
+     "route_localnet": []}                                # interfaces that may bring packets to and from 127.0.0.0/8
 
 Host is the pure part. The lookups follow net/ipv4/netfilter/nft_fib_ipv4.c and its IPv6 sister.
 """
@@ -31,6 +32,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     PROTOCOL,
     SADDR,
     View,
+    complement,
+    intersect,
     union,
 )
 
@@ -39,7 +42,7 @@ _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {_AF_INET: "ip", _AF_INET6: "ip6"}
 _LOOPBACK_FLAG = 0x8
 _ATTEMPTS = 10
-_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE = 255, 254, 253
+_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE = _TABLES = 255, 254, 253
 UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST, BLACKHOLE, UNREACHABLE, PROHIBIT, THROW = 1, 2, 3, 4, 5, 6, 7, 8, 9
 _PREROUTING = 0
 _CLONED = 0x200
@@ -89,7 +92,8 @@ def _read(netlink):
         "interfaces": interfaces,
         "routes": [route for route in routes if route],
         "policy_routing": policy,
-        "forwarding": {family: _forwarding(family, interfaces) for family in ("ip", "ip6")},
+        "forwarding": {family: _forwarding(family, [one["name"] for one in interfaces]) for family in ("ip", "ip6")},
+        "route_localnet": _taking_loopback([one["name"] for one in interfaces if not one["loopback"]]),
     }
 
 
@@ -127,28 +131,35 @@ def _route(body):
 def _is_default_rule(body):
     """Whether a rule is one of "from all lookup local / main / default"."""
     table, action = body[4], body[7]
-    if body[1] or body[2] or action != 1 or table not in (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE):
+    if body[1] or body[2] or action != 1 or table not in _TABLES:
         return False
     # 15 table, 6 priority, 14 suppress prefix length, 19 padding, 21 protocol: nothing that selects packets
     return all(kind in (6, 14, 15, 19, 21) for kind, _value in attributes(body, 12))
 
 
-def _forwarding(family, interfaces):
-    names = []
-    for interface in interfaces:
-        if family == "ip":
-            path = f"/proc/sys/net/ipv4/conf/{interface['name']}/forwarding"
-        else:
-            path = f"/proc/sys/net/ipv6/conf/{interface['name']}/forwarding"
+def _forwarding(family, names):
+    """The interfaces whose packets are forwarded. IPv6 has one switch for all, and since Linux 6.17 one for each that overrules it."""
+    if family == "ip":
+        return [name for name in names if _is_on("ipv4", name, "forwarding")]
+    everywhere = _is_on("ipv6", "all", "forwarding")
+    return [name for name in names if everywhere or _is_on("ipv6", name, "force_forwarding")]
+
+
+def _taking_loopback(names):
+    everywhere = _is_on("ipv4", "all", "route_localnet")
+    return [name for name in names if everywhere or _is_on("ipv4", name, "route_localnet")]
+
+
+def _is_on(protocol, interface, setting):
+    """A setting of an interface; off where the kernel does not have it, on where nothing can be read."""
+    try:
+        file = os.open(f"/proc/sys/net/{protocol}/conf/{interface}/{setting}", os.O_RDONLY)
         try:
-            with open(path, encoding="ascii") as file:
-                if int(file.read()):
-                    names.append(interface["name"])
-        except (OSError, ValueError):
-            if os.path.isdir("/proc/sys/net"):
-                continue  # the protocol is not there for this interface
-            names.append(interface["name"])
-    return names
+            return bool(int(os.read(file, 16)))
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return not os.path.isdir("/proc/sys/net")
 
 
 class Host:
@@ -189,12 +200,26 @@ class Host:
         """The destinations that are delivered to this host, as intervals; multicast and broadcast count as such."""
         bits = 32 if family == "ip" else 128
         intervals = [(0xE0000000, 0xEFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF)] if family == "ip" else [(0xFF << 120, (1 << 128) - 1)]
-        for low, high, kind, _interfaces in self._table(family, (_LOCAL_TABLE,), None):
+        for low, high, kind, _interfaces in self._table(family, _TABLES, None):
             if kind in (LOCAL, BROADCAST, ANYCAST):
                 intervals.append((low, high))
         for address in self.addresses(family):
             intervals.append((address, address))
         return [(low, min(high, (1 << bits) - 1)) for low, high in union(intervals)]
+
+    def perhaps_local_intervals(self, family):
+        """The destinations that rules about routes may lead to this host, as intervals (transparent proxies do so)."""
+        if not self.data["policy_routing"][family]:
+            return []
+        routes = (one for one in self.data["routes"] if one["family"] == family and one["table"] not in _TABLES and one["type"] == LOCAL)
+        networks = [ipaddress.ip_network(one["destination"], strict=False) for one in routes]
+        found = union((int(network.network_address), int(network.broadcast_address)) for network in networks)
+        certain = self.local_intervals(family)
+        return intersect(found, complement(certain, (1 << (32 if family == "ip" else 128)) - 1))
+
+    def takes_loopback_from(self, name):
+        """Whether packets to and from 127.0.0.0/8 may come in by this interface."""
+        return name in self.data.get("route_localnet", ())
 
     def sources_by(self, family, index):
         """The sources whose answers leave by this interface, as intervals; None where rules decide about routes."""
@@ -227,7 +252,7 @@ class Host:
         """
         if self.data["policy_routing"][family]:
             return None
-        lookup = self._table(family, (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE), None)
+        lookup = self._table(family, _TABLES, None)
         return [
             (low, high, next(iter(interfaces)) if len(interfaces) == 1 else None)
             for low, high, kind, interfaces in lookup if kind == UNICAST
@@ -238,7 +263,7 @@ class Host:
 
         IPv6 looks for link-local addresses among the routes over that interface only.
         """
-        tables = (_LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE)
+        tables = _TABLES
         lookup = self._table(family, tables, None)
         if family == "ip6":
             first, last = 0xFE80 << 112, (0xFEC0 << 112) - 1
@@ -326,15 +351,16 @@ class Host:
 
     def _type6(self, space, rank, by_interface):
         """Own addresses and multicast are certain; what a foreign address is, the whole routing table decides."""
-        key = "fib type of a foreign address"
-        rank_free = space.small_free_field(key, 5)
-        view = View(rank_free, 4, "table", [bytes(self._number(kind)) for kind in (1, 4, 7, 8, 6, 0)])
+        everywhere = {1, *self.addresses("ip6"), *(address for index in self._loopback for address in self.addresses("ip6", index))}
+        routes = [(low, high) for low, high, kind, _interfaces in self._table("ip6", _TABLES, None) if kind == LOCAL]
+        more = self.perhaps_local_intervals("ip6") or any(low != high or low not in everywhere for low, high in routes)
+        kinds = (1, 4, 7, 8, 6, 0) + ((LOCAL,) if more else ())
+        rank_free = space.small_free_field("fib type of a foreign address", len(kinds) - 1)
+        view = View(rank_free, 4, "table", [bytes(self._number(kind)) for kind in kinds])
         foreign = [(view, k, 0xFF, 0) for k in range(4)]
 
         def pieces_of(interface):
-            own = self.addresses("ip6", interface["index"]) if by_interface and interface["index"] else (
-                self.addresses("ip6") + [1]
-            )
+            own = self.addresses("ip6", interface["index"]) if by_interface and interface["index"] else sorted(everywhere)
             pieces = _overlay([], (0xFF << 120, (1 << 128) - 1, 2, None))
             for address in own:
                 pieces = _overlay(pieces, (address, address, 1, None))

@@ -86,7 +86,11 @@ def _rewrite(rules, expression, state, rest):
     base, offset, length = expression["base"], expression["offset"], expression["len"]
     if base not in (1, 2):
         return None
-    targets = rules.space.network_cells(offset, length) if base == 1 else rules.space.transport_cells(offset, length)
+    return rewritten(rules, rules.space.network_cells(offset, length) if base == 1 else rules.space.transport_cells(offset, length), state, rest)
+
+
+def rewritten(rules, targets, state, rest):
+    """The rest of the rule once the header's bytes that these cells stand for have new values."""
     environment = {}
     for target in targets:
         for view in [one[0][0] for one in target[0].cells] if isinstance(target[0], Case) else [target[0]]:

@@ -1,7 +1,8 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Messages of NETLINK_NETFILTER's nf_tables subsystem, decoded to the plain data that nft_ruleset describes.
 
-Attribute numbers and widths: linux/netfilter/nf_tables.h. What has no name here is kept as ``attr_N`` with its raw bytes.
+Attribute numbers and widths: linux/netfilter/nf_tables.h. What has no name here is kept as ``attr_N`` with its raw bytes;
+an expression then says so in ``unknown``.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def _expression(value, cache):
             result[field] = decode(content, cache)
         elif (name, kind) not in _PADDING:
             result[f"attr_{kind}"] = bytes(content)
+            result["unknown"] = kind
     cache[value] = result
     return result
 
@@ -175,6 +177,11 @@ def decode_table(family, body):
     return table
 
 
+def _device(kind, name):
+    """A device that a chain hooks; "eth*" for all whose names begin so: a name without its closing zero, or one of a kind of its own."""
+    return string(name) + ("*" if kind == 2 or b"\0" not in name else "")
+
+
 def decode_chain(body):
     """``(name of the table, chain)``"""
     chain = {
@@ -196,9 +203,9 @@ def decode_chain(body):
                 elif field == 2:
                     chain["priority"] = struct.unpack(">i", content)[0]
                 elif field == 3:
-                    chain["devices"] = [string(content)]
+                    chain["devices"] = [_device(1, content)]
                 elif field == 4:
-                    chain["devices"] = [string(name) for _kind, name in attributes(content)]
+                    chain["devices"] = [_device(*one) for one in attributes(content)]
         elif kind == 5:
             chain["policy"] = u32(value)
         elif kind == 7:

@@ -8,6 +8,7 @@ Terminals: ("accept", "input"), ("accept", "forward"), ("accept", "output"), ("d
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import nft_listing, nft_ruleset
@@ -43,6 +44,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machi
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_semantics import Rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import ranges
 
+LOOPBACK = (0x7F000000, 0x7FFFFFFF)
 _CONNTRACK = -200
 _NAT = {PREROUTING: -100, OUTPUT: -100, INPUT: 100, POSTROUTING: 100}
 
@@ -154,7 +156,7 @@ class Filter:
         """The base chains of a hook in the order in which a packet meets them: ``[(table, chain), ...]``.
 
         At equal priority the one made later comes first; across tables the order in which the tables were made is taken
-        for it.
+        for it (see undecided_order()).
         """
         found = []
         for table in self.snapshot["tables"]:
@@ -170,6 +172,33 @@ class Filter:
                 if matches:
                     found.append((table, chain))
         return sorted(reversed(found), key=lambda one: one[1]["priority"])
+
+    def undecided_order(self, hooks):
+        """Base chains of equal priority in different tables whose order, which nothing tells, decides about packets.
+
+        ``[(number of the hook, (table, chain), (table, chain)), ...]``; whether a packet is dropped or rejected does not count.
+        """
+        found = []
+        for hook in hooks:
+            for (table, chain), (other_table, other) in itertools.combinations(self.base_chains(hook), 2):
+                if table is other_table or chain["priority"] != other["priority"] or self._is_nat(chain) != self._is_nat(other):
+                    continue
+                both = [(table, chain), (other_table, other)]
+                if self._together(hook, both) != self._together(hook, both[::-1]):
+                    found.append((hook, *both))
+        return found
+
+    def _together(self, hook, chains):
+        """Base chains of one priority in this order, with all refusals alike."""
+        if self._is_nat(chains[0][1]):
+            return self._nat(hook, chains)
+        going_on = [
+            self.diagrams.map_terminals(self._stage(hook, ("chain", *one)), "accept goes on", self._goes_on, ACCEPTS) for one in chains
+        ]
+        refused = self.diagrams.terminal(("drop",))
+        return self.diagrams.map_terminals(
+            self.diagrams.seq(*going_on), "refused alike", lambda value: refused if value[0] == "reject" else self.diagrams.terminal(value),
+        )
 
     def _is_nat(self, chain):
         return chain["type"] == "nat"
@@ -215,8 +244,7 @@ class Filter:
         _kind, table, chain = stage
         diagram = self.rules.base_chain(table, chain)
         if hook == INGRESS:
-            wanted = {name.encode().ljust(16, b"\0") for name in chain["devices"]}
-            here = [(at, at) for at, one in enumerate(self.space.interfaces) if one["name"] in wanted]
+            here = [(at, at) for at, one in enumerate(self.space.interfaces) if _hooked(chain, one)]
             diagram = self._pick(IIF, here, self._untracked(diagram), self._accept)
         elif hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK:
             diagram = self._untracked(diagram)
@@ -319,6 +347,11 @@ class Filter:
             onward = self._unless_not_forwarding(self._by_route(onward) if rerouted else onward)
             if self.host is not None:
                 routed = self._pick(DADDR, self.host.local_intervals(self.family), local, onward)
+                perhaps = self.host.perhaps_local_intervals(self.family)
+                if perhaps:
+                    routed = self._pick(DADDR, perhaps, self._pick(self._routed_here(), [(1, 1)], local, onward), routed)
+                if rerouted and self.family == "ip":
+                    routed = diagrams.seq(self._to_loopback(), routed)
             else:
                 routed = local if assume_local else onward
                 if rerouted:
@@ -328,6 +361,19 @@ class Filter:
             whole = diagrams.seq(first, routed)
             self._paths[key] = self._settle(whole)
         return self._paths[key]
+
+    def _routed_here(self):
+        """The rank of a free yes-or-no: rules about routes lead the packet to this host."""
+        return self.diagrams.rank[self.space.atom("rules about routes lead the packet to this host", "routing")]
+
+    def _to_loopback(self):
+        """IPv4 refuses packets that a rule has given one of loopback's addresses, but by interfaces that may bring such."""
+        foreign = [
+            (at, at) for at, one in enumerate(self.space.interfaces)
+            if not self.host.is_loopback(one["index"]) and not self.host.takes_loopback_from(_name(one))
+        ]
+        refused = self.diagrams.terminal(("kernel", "translated to 127.0.0.0/8, which route_localnet does not let in by that interface"))
+        return self.diagrams.box({IIF: foreign, DADDR: [LOOPBACK], REROUTED: [(1, 1)]}, refused, self.diagrams.cont)
 
     def sent(self):
         """What becomes of packets that this host sends."""
@@ -374,7 +420,7 @@ class Filter:
         refused = self.diagrams.terminal(("kernel", "this host does not forward packets from that interface"))
         forwards = [
             (at, at) for at, one in enumerate(self.space.interfaces)
-            if not one["present"] or self.host.forwards(self.family, one["name"].rstrip(b"\0").decode())
+            if not one["present"] or self.host.forwards(self.family, _name(one))
         ]
         if not self.host.data["forwarding"][self.family]:
             return refused
@@ -396,7 +442,14 @@ class Filter:
         if outcome:
             return walker.steps, outcome
         if self.host is not None:
+            if self.family == "ip":
+                refused = self.diagrams.lookup(self._to_loopback(), walker.current())
+                if refused[0] == "kernel":
+                    walker.steps.append({"hook": "input", "outcome": refused[1]})
+                    return walker.steps, refused
             local = any(low <= walker.get(DADDR) <= high for low, high in self.host.local_intervals(self.family))
+            if any(low <= walker.get(DADDR) <= high for low, high in self.host.perhaps_local_intervals(self.family)):
+                local = bool(walker.get(self._routed_here()))
         elif walker.values.get(REROUTED):
             atom = self.space.atom("the translated destination is this host", "routing")
             local = bool(walker.get(self.diagrams.rank[atom]))
@@ -412,6 +465,17 @@ class Filter:
             walker.steps.append({"hook": "forward", "outcome": refused[1]})
             return walker.steps, refused
         return walker.steps, walker.hooks((FORWARD, POSTROUTING)) or ("accept", "forward")
+
+
+def _name(interface):
+    """The name of a Space's interface as text, empty for none."""
+    return interface["name"].rstrip(b"\0").decode("utf-8", "backslashreplace")
+
+
+def _hooked(chain, interface):
+    """Whether an ingress chain sees packets of an interface."""
+    name = _name(interface)
+    return bool(name) and any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in chain["devices"])
 
 
 class _Walker:
@@ -464,7 +528,7 @@ class _Walker:
                 self.absorb(value[1])
             return None
         _kind, table, chain = stage
-        if hook == INGRESS and self.owner.space.interfaces[self.get(IIF)]["name"].rstrip(b"\0").decode() not in chain["devices"]:
+        if hook == INGRESS and not _hooked(chain, self.owner.space.interfaces[self.get(IIF)]):
             return None
         early = hook == INGRESS or (hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK)
         on_loopback = any(low <= self.get(IIF) <= high for low, high in self.owner._loopbacks())

@@ -146,7 +146,7 @@ def _read_once(netlink, wanted_table, wanted_family, steady=True):
     before = _generation(netlink)
     dump = netlink.dump if steady else functools.partial(_whole_dump, netlink)
     family = FAMILY_NUMBERS[wanted_family] if wanted_family else 0
-    cache, tables = {}, {}
+    cache, tables, orphans = {}, {}, False
     # The kernel takes a table's name as a filter only together with its family.
     only = pack_attribute(1, wanted_table) if wanted_table and wanted_family else b""
     try:
@@ -167,7 +167,11 @@ def _read_once(netlink, wanted_table, wanted_family, steady=True):
         for _kind, body in dump(_GETRULE, _header(family) + only):
             name, chain, rule = decode_rule(body, cache)
             if (body[0], name) in tables:
-                tables[body[0], name]["chains"][chain]["rules"].append(rule)
+                home = tables[body[0], name]["chains"].get(chain)
+                if home is None:
+                    orphans = True  # a rule of a chain made after the chains were dumped; the dump has to be read to its end
+                else:
+                    home["rules"].append(rule)
         for _kind, body in dump(_GETOBJ, _header(family) + only):
             name, one = decode_object(body, cache)
             if (body[0], name) in tables:
@@ -178,13 +182,13 @@ def _read_once(netlink, wanted_table, wanted_family, steady=True):
         for (number, name), table in tables.items():
             for one in table["sets"].values():
                 one["elements"] = _elements(dump, number, name, one["name"], cache)
-    except (DumpInterrupted, KeyError):
-        return None  # a KeyError is a rule of a chain made after the chains were dumped
+    except DumpInterrupted:
+        return None
     except NetlinkError as error:
         if error.errno == errno.ENOENT and (not steady or _generation(netlink) != before):
             return None
         raise
-    if steady and _generation(netlink) != before:
+    if orphans or steady and _generation(netlink) != before:
         return None
     return {"generation": before, "tables": list(tables.values())}
 

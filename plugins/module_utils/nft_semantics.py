@@ -74,6 +74,7 @@ class Rules:
         self._calls = ()  # the rules that jumped here
         self._atoms = 0  # of the rule being compiled, so far
         self._stateful_chains = {}
+        self._changed_sets = {}  # by table, the names of the sets that its rules add to or delete from
         self.unmodelled = {}  # what this model has no words for: {text: where}
 
     # -- chains --------------------------------------------------------------------------------------------------------
@@ -143,10 +144,20 @@ class Rules:
             )
         return known
 
-    @staticmethod
-    def _unsteady(table, name):
+    def _unsteady(self, table, name):
         one = table["sets"].get(name)
-        return one is None or bool(one["flags"] & (nft_ruleset.SET_DYNAMIC | nft_ruleset.SET_TIMEOUT))
+        return one is None or bool(one["flags"] & nft_ruleset.SET_TIMEOUT) or self._changed_by_packets(table, one)
+
+    def _changed_by_packets(self, table, one):
+        """Whether packets change a set's elements: rules may do so to sets that were made without the flag, too."""
+        if one["flags"] & (nft_ruleset.SET_DYNAMIC | nft_ruleset.SET_CONSTANT):
+            return bool(one["flags"] & nft_ruleset.SET_DYNAMIC)
+        key = (table["family"], table["name"])
+        changed = self._changed_sets.get(key)
+        if changed is None:
+            rules = (rule for chain in table["chains"].values() for rule in chain["rules"])
+            changed = self._changed_sets[key] = {each["set"] for rule in rules for each in rule["expressions"] if each["expr"] == "dynset"}
+        return one["name"] in changed
 
     @staticmethod
     def _targets(table, expression):
@@ -203,7 +214,7 @@ class Rules:
     def _symbol(self, expression):
         """What an expression contributes to the shape of its rule: itself, or for comparisons of larger numbers no constant."""
         symbol = id(expression)
-        if expression["expr"] == "cmp" and expression["op"] == EQ and len(expression["data"]) > 1:
+        if expression["expr"] == "cmp" and expression["op"] == EQ and len(expression["data"]) > 1 and "unknown" not in expression:
             symbol = (expression["sreg"], len(expression["data"]))
         self._symbols[id(expression)] = symbol
         return symbol
@@ -277,6 +288,8 @@ class Rules:
                 handler = _HANDLERS.get(expression["expr"])
                 if handler is None:
                     raise Unsupported(f"expression {expression['expr']!r}")
+                if "unknown" in expression:
+                    raise Unsupported(f"attribute {expression['unknown']} of expression {expression['expr']!r}")
                 outcome = handler(self, expression, state, (expressions, position + 1))
             except Unsupported as reason:
                 outcome = self._anything(str(reason), expression, state, (expressions, position + 1))
@@ -437,7 +450,10 @@ class Rules:
     # -- sets ----------------------------------------------------------------------------------------------------------
 
     def _membership(self, name):
-        """``(entries, values, catch-all value, everything may change)`` of a set; ``entries`` as Membership wants them."""
+        """``(entries, values, catch-all, everything may change)`` of a set; ``entries`` as Membership wants them.
+
+        A value, and the catch-all where there is one, is ``(data, whether it may end at any time)``.
+        """
         table = self._where[0]
         key = (table["family"], table["name"], name)
         known = self._memberships.get(key)
@@ -446,18 +462,20 @@ class Rules:
             entries, catchall = ranges(one)
             values, numbers, listed = [], {}, []
             for low, high, element in entries:
-                value = element.get("data")
-                temporary = "expiration" in element
-                if any(each["expr"] not in _HARMLESS for each in element.get("expressions", ())):
-                    temporary = True
-                mark = (repr(value), temporary)
+                value = self._element_value(element)
+                mark = repr(value)
                 if mark not in numbers:
                     numbers[mark] = len(values)
-                    values.append((value, temporary))
+                    values.append(value)
                 listed.append((low, high, numbers[mark]))
-            dynamic = bool(one["flags"] & nft_ruleset.SET_DYNAMIC)
-            known = self._memberships[key] = (listed, values, catchall, dynamic, one)
+            rest = catchall and self._element_value(catchall)
+            known = self._memberships[key] = (listed, values, rest, self._changed_by_packets(table, one), one)
         return known
+
+    @staticmethod
+    def _element_value(element):
+        temporary = "expiration" in element or any(each["expr"] not in _HARMLESS for each in element.get("expressions", ()))
+        return element.get("data"), temporary
 
     def _lookup(self, expression, state, rest):
         name = expression["set"]
@@ -467,8 +485,10 @@ class Rules:
         what = f"membership in set {name}"
         if dynamic:
             what = f"content of the dynamic set {name}"
-            if "dreg" not in expression:
+            if expression.get("dreg") != 0:
                 state.diagrams.append(self.atom(what))
+                if "dreg" in expression:  # packets store values, too
+                    state.write(expression["dreg"], [None] * 16)
                 return None
         is_map = "dreg" in expression
         if is_map and len(values) > _MOST_BRANCHES and expression["dreg"] != 0:
@@ -486,7 +506,7 @@ class Rules:
             selector = self.diagrams.terminal(("pick", missing))
         inverted = bool(expression.get("flags", 0) & 1)
         choices = []
-        for value, temporary in values + ([(catchall.get("data"), False)] if catchall else [(None, None)]):
+        for value, temporary in [*values, catchall or (None, None)]:
             if temporary is None:
                 choices.append(self.cont if inverted or is_map else self.break_)
                 continue
@@ -567,6 +587,10 @@ class Rules:
             value = self.space.unknown_value(rank, f"({self.place()})")
         return self.after({rank: value}, state, rest)
 
+    def after_header(self, offset, length, state, rest):
+        """The rest of the rule once bytes of the network header have changed: nobody knows to what."""
+        return nft_loads.rewritten(self, self.space.network_cells(offset, length), state, rest)
+
     def anything(self, reason, state, rest):
         """The outcome of something that this model has no words for."""
         return self._anything(reason, {"expr": "target of iptables"}, state, rest)
@@ -589,9 +613,9 @@ class Rules:
     def _tproxy(self, _expression, state, _rest):
         state.diagrams.append(self.atom("tproxy: a listening socket"))
 
-    def _steals(self, expression, state, _rest):
-        """synproxy and fwd take some packets out of this path."""
-        state.diagrams.append(self.atom(f"{expression['expr']} lets the packet go on"))
+    def _steals(self, expression, state, rest):
+        """synproxy and fwd take packets out of this path, or let them go on."""
+        return self._perhaps(f"{expression['expr']} lets the packet go on", self._run(rest, state.branch()), self._drop)
 
 
 _HANDLERS = {

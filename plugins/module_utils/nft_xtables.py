@@ -26,12 +26,15 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_sets import Membership
 
 _HARMLESS_TARGETS = frozenset((
-    "LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "CHECKSUM", "TCPMSS", "CLASSIFY", "DSCP", "TOS", "TTL", "HL", "TCPOPTSTRIP",
-    "SECMARK", "CONNSECMARK", "IDLETIMER", "LED", "RATEEST", "TEE", "SET", "HMARK",
+    "LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "CHECKSUM", "TCPMSS", "CLASSIFY", "TCPOPTSTRIP", "SECMARK", "CONNSECMARK", "IDLETIMER", "LED",
+    "RATEEST", "TEE", "SET",
 ))
+# Targets that change the network header: the first byte and how many, in IPv4 and in IPv6.
+_HEADER_TARGETS = {"TTL": {"ip": (8, 1)}, "HL": {"ip6": (7, 1)}, "DSCP": {"ip": (1, 1), "ip6": (0, 2)}, "TOS": {"ip": (1, 1), "ip6": (0, 2)}}
 # Bits of xt_conntrack and xt_state: invalid, established, related, new; untracked; source and destination translated.
 _STATE_BITS, _UNTRACKED_BIT, _TRANSLATED_BITS = (1, 2, 4, 8), 1 << 8, 1 << 6 | 1 << 7
-_EXTENSION_HEADERS = {"rt", "frag", "hbh", "dst", "ipv6header", "mh", "ah", "srh"}
+_EXTENSION_HEADERS = {"rt", "frag", "hbh", "dst", "ah", "srh"}
+_LOCAL, _MULTICAST = 1 << 2, 1 << 5  # bits of xt_addrtype
 
 
 def target_decides(expression):
@@ -151,7 +154,7 @@ def _udp(rules, state, _revision, info):
 
 def _icmp(rules, state, _revision, info):
     kind, low, high, inverted = struct.unpack_from("=4B", info)
-    if kind == 255:
+    if kind == 255 and rules.space.family == "ip":
         return not inverted
     constraints = {ICMP_TYPE: [(kind, kind)]}
     if (low, high) != (0, 255):
@@ -172,6 +175,8 @@ def _addrtype(rules, state, revision, info):
             continue
         if flags & 8:
             return False
+        if rules.space.family == "ip6" and mask not in (_LOCAL, _MULTICAST):
+            return False  # IPv6's unicast includes the host's own addresses; several types at once mean something of their own
         cells = nft_loads.route_cells(rules, {"result": 3, "flags": bit | (8 if flags & 4 else 0)})
         entries = [(struct.pack("=I", kind), struct.pack("=I", kind), 0) for kind in range(12) if bool(mask >> kind & 1) != bool(inverted)]
         _member(rules, state, cells, entries)
@@ -236,8 +241,10 @@ def target(rules, expression, state, rest):
     if name == "MARK" and revision == 2:
         mark, mask = struct.unpack_from("=II", info)
         return rules.after_mark("meta mark", mark if mask == 0xFFFFFFFF else None, state, rest)
-    if name == "CONNMARK":
+    if name in ("CONNMARK", "HMARK"):
         return rules.after_mark("meta mark", None, state, rest)
+    if name in _HEADER_TARGETS and rules.space.family in _HEADER_TARGETS[name]:
+        return rules.after_header(*_HEADER_TARGETS[name][rules.space.family], state, rest)
     if name in ("MASQUERADE", "SNAT", "NETMAP"):
         return nft_translation.translated(rules, True, None, None)
     if name in ("DNAT", "REDIRECT"):
