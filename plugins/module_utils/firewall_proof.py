@@ -377,6 +377,8 @@ class _Judge:
             if not self.filter.translates_source(opening):
                 back = self.filter.answers_to_untranslated(back)
             phases.append(("answer", "received", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "input"), back))
+        elif not self.filter.may_translate_forwarded():
+            phases.append(("answer", path, self.forwarded_answers(flow, required), ESTABLISHED, _ANSWERS, decided, raw))
         for phase, way, boxes, state, flags, verdicts, whole in phases:
             # What this host sends came in nowhere, and what it receives goes out nowhere.
             nowhere = {} if where == "forward" else {IIF if way == "sent" else OIF: [(0, 0)]}
@@ -387,7 +389,8 @@ class _Judge:
                 continue
             status, values, ranges, names = found
             entry.update(status=status, phase=phase, depends_on=sorted(names))
-            self.examples.illustrate(entry, values, ranges, whole, way, where, want_pass=False)
+            end = {"input": "output", "output": "input"}.get(where, where) if phase == "answer" else where
+            self.examples.illustrate(entry, values, ranges, whole, way, end, want_pass=False)
             if status == "broken":
                 entry["reason"] = f"the {phase} packet is refused"
                 return entry
@@ -480,6 +483,22 @@ class _Judge:
         result = {swap.get(rank, rank): intervals for rank, intervals in box.items()}
         result.pop(UID, None)
         return result
+
+    def forwarded_answers(self, flow, required):
+        """The boxes of the answers to what is forwarded, by the interfaces that lead to its sources."""
+        answers = [self.reversed(one) for one in required]
+        for one in answers:
+            one[SADDR] = intersect(one.get(SADDR, self.everything), _SOURCES[self.family])
+            if self.host is not None:
+                here = union(self.host.local_intervals(self.family) + self.host.perhaps_local_intervals(self.family))
+                one[DADDR] = intersect(one[DADDR], complement(here, self.everything[0][1]))
+        if not flow["interface"]:
+            routes = self.filter.output_interfaces()
+            answers = [
+                {**one, DADDR: intersect(one[DADDR], [(low, high)]), OIF: [(at, at)]} for one in answers for low, high, at in routes
+                if [(at, at)] != one[IIF]  # neighbours do without this host
+            ] if routes else answers
+        return [one for one in answers if one[SADDR] and one[DADDR]]
 
     def phase(self, boxes, state, flags, decided, flow):
         """None where all packets pass, else ("broken" or "unknown", values, box, names)."""

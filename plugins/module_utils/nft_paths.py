@@ -300,6 +300,10 @@ class Filter:
         within = diagrams.combine(gone, region, "sent within", lambda value, _inside: value, absorb=("outside",))
         return any(diagrams.boxes(within, lambda value: value[0] == "cont" and bool(source & dict(value[1]).keys())))
 
+    def may_translate_forwarded(self):
+        """Whether there are rules that may give forwarded packets another source or destination."""
+        return any(self._is_nat(chain) and chain["rules"] for hook in (PREROUTING, POSTROUTING) for _table, chain in self.base_chains(hook))
+
     def _forget_natted(self, value):
         if value[0] == "accept":
             value = ("accept", tuple(one for one in value[1] if one[0] != NATTED))

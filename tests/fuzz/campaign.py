@@ -363,9 +363,7 @@ class Campaign:
             if part == "forward":
                 flow["output_interface"] = there["oif"]
             policy[part].append(flow)
-            ways[flow["name"]] = {"opening": dict(there, state="new"), "established": there}
-            if part != "forward":
-                ways[flow["name"]]["answer"] = back
+            ways[flow["name"]] = {"opening": dict(there, state="new"), "established": there, "answer": back}
         for flow in verify(self.evaluator.snapshot, self.evaluator.picture, policy)["flows"]:
             self.count[f"flows {flow['status']}"] += 1
             for phase, packet in ways[flow["name"]].items():

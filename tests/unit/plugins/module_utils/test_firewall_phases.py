@@ -43,6 +43,11 @@ def state(bit):
     ]
 
 
+def by(name, key):
+    """`iifname` (key 6) or `oifname` (key 7)"""
+    return [{"expr": "meta", "dreg": 1, "key": key}, {"expr": "cmp", "sreg": 1, "op": 0, "data": name.encode().ljust(16, b"\0")}]
+
+
 def ruleset(sets=(), **chains):
     """A snapshot of base chains that drop what their rules do not accept."""
     table = {"family": "inet", "name": "t", "handle": 1, "flags": 0, "comment": None, "objects": [], "flowtables": []}
@@ -91,6 +96,26 @@ def test_an_inward_flow_opens_in_the_original_direction_and_is_answered_in_the_o
 ])
 def test_an_outward_flow_is_answered_in_the_reply_direction(output_rules, input_rules, expected):
     assert judged(ruleset(input=input_rules, output=output_rules), "egress") == expected
+
+
+@pytest.mark.parametrize("rules, flow, expected", [
+    ([[*state(NEW), ACCEPT], [*state(ESTABLISHED), ACCEPT]], {}, ("ok", None)),
+    ([[*direction(ORIGINAL), ACCEPT]], {}, ("broken", "answer")),
+    ([[*direction(ORIGINAL), ACCEPT], [*direction(REPLY), *by("eth1", 6), *by("eth0", 7), ACCEPT]], {}, ("ok", None)),
+    ([[*direction(ORIGINAL), ACCEPT], [*direction(REPLY), *by("eth1", 6), *by("eth0", 7), ACCEPT]], {"interface": "eth0"}, ("ok", None)),
+    ([[*direction(ORIGINAL), ACCEPT], [*direction(REPLY), *by("eth0", 6), *by("eth1", 7), ACCEPT]], {"interface": "eth0"}, ("broken", "answer")),
+    ([[*direction(ORIGINAL), ACCEPT], [*direction(REPLY), *by("eth1", 6), *by("eth0", 7), ACCEPT]], {"sources": None}, ("ok", None)),
+])
+def test_what_is_forwarded_is_answered_on_the_way_back(rules, flow, expected):
+    router = {**HOST, "forwarding": {"ip": ["eth0", "eth1"], "ip6": ["eth0", "eth1"]}}
+    router["interfaces"] = [*HOST["interfaces"], {"index": 3, "name": "eth1", "loopback": False, "addresses": ["10.79.1.11/24", "fd00:79:1::11/64"]}]
+    routes = ({"family": "ip", "destination": "10.79.1.0/24"}, {"family": "ip6", "destination": "fd00:79:1::/64"})
+    router["routes"] = [*HOST["routes"], *({"table": 254, "type": 1, "interfaces": [3], "metric": 0, **one} for one in routes)]
+    ends = {"sources": ["10.79.0.50", "fd00:79::50"], "destinations": ["10.79.1.50", "fd00:79:1::50"]}
+    everything = [{"name": "all"}]
+    policy = {"permit": everything, "permit_forward": everything, "forward": [{"name": "one", "protocol": "tcp", "ports": ["22"], **ends, **flow}]}
+    found, = verify(ruleset(forward=rules), router, policy)["flows"]
+    assert (found["status"], found["phase"]) == expected
 
 
 def test_a_packet_without_a_connection_has_no_direction():
