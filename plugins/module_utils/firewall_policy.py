@@ -15,7 +15,8 @@
     permit_egress: [established, loopback, icmp]
     refuse_egress: []           # what must not be opened, whatever else may; flows that may name `other_users`: all but these
 
-A flow's `sources` and `destinations` are addresses, networks or "@NAME" of a set, empty for any; `ports` empty for any.
+A flow's `sources` and `destinations` are addresses, networks or "@NAME" of a set, empty for any; `ports` and `protocol` empty for any.
+What an allowed flow leaves open has to pass in every case.
 The plan's flows have this form. `forward` flows may name `output_interface`, `egress` flows `users` (names or numbers) or one `user`.
 """
 

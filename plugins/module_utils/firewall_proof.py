@@ -400,8 +400,7 @@ class _Judge:
     def required(self, flow, box, where):
         """The boxes of packets that must pass, and what is missing on this host, if anything."""
         box = dict(box)
-        if PROTOCOL not in box:
-            box[PROTOCOL] = [(6, 6)]
+        box.setdefault(PROTOCOL, [(0, 255)])
         box.setdefault(SPORT, _EPHEMERAL)
         if where != "output":
             box[SADDR] = intersect(box.get(SADDR, self.everything), _SOURCES[self.family])

@@ -118,6 +118,15 @@ def test_what_is_forwarded_is_answered_on_the_way_back(rules, flow, expected):
     assert (found["status"], found["phase"]) == expected
 
 
+@pytest.mark.parametrize("protocols, expected", [((6,), "broken"), ((6, 17), "broken"), (None, "ok")])
+def test_a_flow_of_any_protocol_has_to_pass_in_every_one(protocols, expected):
+    protocol = {"expr": "meta", "dreg": 1, "key": 16}
+    rules = [[ACCEPT]] if protocols is None else [[protocol, {"expr": "cmp", "sreg": 1, "op": 0, "data": bytes([one])}, ACCEPT] for one in protocols]
+    result = verify(ruleset(input=rules), HOST, {"allow": [{"name": "one", "sources": ["10.79.0.50"]}], "permit": [{"name": "all"}]})
+    found, = result["flows"]
+    assert found["status"] == expected and (found["packet"] or {}).get("protocol") not in ("tcp", "udp")
+
+
 def test_a_packet_without_a_connection_has_no_direction():
     early = ruleset(prerouting=[[*direction(ORIGINAL), ACCEPT], [*direction(REPLY), ACCEPT]])
     early["tables"][0]["chains"]["prerouting"]["priority"] = -300
