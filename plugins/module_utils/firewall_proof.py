@@ -34,7 +34,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
     intersect,
     union,
 )
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import LOOPBACK, Filter, interfaces_of
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_paths import LOOPBACK, Filter, hooked, interfaces_of
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_machine import FORWARD, HOOKS, INGRESS, INPUT, OUTPUT, POSTROUTING, PREROUTING
 
 _EPHEMERAL = [(1024, 65535)]
@@ -79,7 +79,7 @@ def verify(snapshot, host, policy, obstacles=(), users=None, families=("ip", "ip
         for one in obstacles for hook in one.get("hooks", ("input", "forward", "output"))
     ]
     result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in obstacles]
-    unread = _unread_families(snapshot)
+    unread = _unread(snapshot, picture)
     result["unknown"] += [{"object": one["object"], "reason": one["reason"]} for one in unread]
     strangers = [name for name in checked["egress_users"] or () if isinstance(name, str) and name not in (users or {})]
     result["unknown"] += [{"object": f"egress_users: {name}", "reason": "no such user on this host"} for name in strangers]
@@ -128,7 +128,7 @@ def _interfaces(snapshot, picture, policy):
     return result
 
 
-def _unread_families(snapshot):
+def _unread(snapshot, picture):
     """Base chains that this proof does not walk: they can only refuse more, or steer around it."""
     found = []
     for table in snapshot["tables"]:
@@ -142,6 +142,10 @@ def _unread_families(snapshot):
                 found.append({"object": name, "reason": "egress chains of devices are not walked: they may refuse more", "refuses": True})
             elif chain["hook"] > _WALKED[table["family"]]:
                 found.append({"object": name, "reason": f"hook number {chain['hook']} is not known", "refuses": True})
+            elif chain["devices"] and picture:
+                below = [one for one in picture.data["interfaces"] if one.get("carries") and hooked(chain, one["name"])]
+                reason = "packets of {} come by it first: it may refuse more"
+                found += [{"object": f"{name} on {one['name']}", "reason": reason.format(", ".join(one["carries"])), "refuses": True} for one in below]
         for one in table["flowtables"]:
             found.append({
                 "object": f"{table['family']} {table['name']} flowtable {one['name']}",

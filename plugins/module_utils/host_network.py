@@ -3,7 +3,8 @@
 
 read_host() is the edge (rtnetlink and /proc/sys). Its answer is plain data that JSON can carry::
 
-    {"interfaces": [{"index": 2, "name": "eth0", "loopback": False, "addresses": ["10.77.1.11/24", "fd00:77:1::11/64"]}],
+    {"interfaces": [{"index": 2, "name": "eth0", "loopback": False, "addresses": ["10.77.1.11/24", "fd00:77:1::11/64"],
+                     "carries": ["vlan5"]}],             # interfaces whose packets come by this one first
      "routes": [{"family": "ip", "table": 254, "destination": "10.77.1.0/24", "type": 1, "interfaces": [2], "metric": 0}],
      "policy_routing": {"ip": False, "ip6": False},
      "forwarding": {"ip": ["eth0"], "ip6": []},           # interfaces whose packets are forwarded
@@ -40,6 +41,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
 _GETLINK, _GETADDR, _GETROUTE, _GETRULE = 18, 22, 26, 34
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {_AF_INET: "ip", _AF_INET6: "ip6"}
+_NAME, _LINK, _MASTER, _LINK_INFO, _LINK_ELSEWHERE = 3, 5, 10, 18, 37  # attributes of a link
 _LOOPBACK_FLAG = 0x8
 _ATTEMPTS = 10
 _LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE = _TABLES = 255, 254, 253
@@ -67,15 +69,18 @@ def read_host():
 
 
 def _read(netlink):
-    interfaces, by_index = [], {}
+    interfaces, by_index, above = [], {}, []
     for _kind, body in netlink.dump(_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0)):
         index, flags = struct.unpack_from("=iI", body, 4)
-        one = {"index": index, "name": "", "loopback": bool(flags & _LOOPBACK_FLAG), "addresses": []}
-        for kind, value in attributes(body, 16):
-            if kind == 3:
-                one["name"] = string(value)
+        one = {"index": index, "name": "", "loopback": bool(flags & _LOOPBACK_FLAG), "addresses": [], "carries": []}
+        found = dict(attributes(body, 16))
+        one["name"] = string(found.get(_NAME, b""))
+        above += _stacked(index, found)
         interfaces.append(one)
         by_index[index] = one
+    for lower, upper in above:
+        if lower in by_index and upper in by_index:
+            by_index[lower]["carries"].append(by_index[upper]["name"])
     for _kind, body in netlink.dump(_GETADDR, struct.pack("=BBBBi", 0, 0, 0, 0, 0)):
         length, index = body[1], struct.unpack_from("=i", body, 4)[0]
         found = {kind: value for kind, value in attributes(body, 8) if kind in (1, 2)}
@@ -95,6 +100,18 @@ def _read(netlink):
         "forwarding": {family: _forwarding(family, [one["name"] for one in interfaces]) for family in ("ip", "ip6")},
         "route_localnet": _taking_loopback([one["name"] for one in interfaces if not one["loopback"]]),
     }
+
+
+def _stacked(index, link):
+    """``(lower, upper)`` indexes: below an interface's master it is itself, and below a VLAN, a tunnel and the like the device they lie on."""
+    pairs = []
+    if _MASTER in link:
+        pairs.append((index, struct.unpack("=I", link[_MASTER])[0]))
+    if _LINK in link and _LINK_ELSEWHERE not in link:
+        kinds = [string(value) for number, value in attributes(link.get(_LINK_INFO, b"")) if number == 1]
+        if kinds != ["veth"]:  # the other end of a pair is no device below
+            pairs.append((struct.unpack("=I", link[_LINK])[0], index))
+    return pairs
 
 
 def _route(body):

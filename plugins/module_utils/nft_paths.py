@@ -244,7 +244,7 @@ class Filter:
         _kind, table, chain = stage
         diagram = self.rules.base_chain(table, chain)
         if hook == INGRESS:
-            here = [(at, at) for at, one in enumerate(self.space.interfaces) if _hooked(chain, one)]
+            here = [(at, at) for at, one in enumerate(self.space.interfaces) if hooked(chain, _name(one))]
             diagram = self._pick(IIF, here, self._untracked(diagram), self._accept)
         elif hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK:
             diagram = self._untracked(diagram)
@@ -476,9 +476,8 @@ def _name(interface):
     return interface["name"].rstrip(b"\0").decode("utf-8", "backslashreplace")
 
 
-def _hooked(chain, interface):
-    """Whether an ingress chain sees packets of an interface."""
-    name = _name(interface)
+def hooked(chain, name):
+    """Whether an ingress chain sees packets of the interface of this name."""
     return bool(name) and any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in chain["devices"])
 
 
@@ -532,7 +531,7 @@ class _Walker:
                 self.absorb(value[1])
             return None
         _kind, table, chain = stage
-        if hook == INGRESS and not _hooked(chain, self.owner.space.interfaces[self.get(IIF)]):
+        if hook == INGRESS and not hooked(chain, _name(self.owner.space.interfaces[self.get(IIF)])):
             return None
         early = hook == INGRESS or (hook in (PREROUTING, OUTPUT) and chain["priority"] < _CONNTRACK)
         on_loopback = any(low <= self.get(IIF) <= high for low, high in self.owner._loopbacks())

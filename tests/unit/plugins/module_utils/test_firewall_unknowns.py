@@ -273,6 +273,27 @@ def test_an_ingress_chain_may_hook_all_devices_of_a_prefix(kind, name, devices):
     assert status(judged(SSH, table({"ingress": []}, hook=5, devices=["wlan*"]), table({"input": [[ACCEPT]]}))) == "ok"
 
 
+def test_an_ingress_chain_below_an_interface_is_not_walked():
+    interfaces = copy.deepcopy(HOST["interfaces"])
+    interfaces[0]["carries"], interfaces[1]["carries"] = [], ["vlan5", "br0"]
+    chains = table({"ingress": []}, family="netdev", hook=0, devices=["eth0"], policy=1), table({"input": [[ACCEPT]]})
+    result = judged(SSH, *chains, interfaces=interfaces)
+    assert result["verdict"] == "unknown"
+    assert result["unknown"] == [{"object": "netdev t ingress on eth0", "reason": "packets of vlan5, br0 come by it first: it may refuse more"}]
+    assert judged(SSH, *chains)["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("link, pairs", [
+    ({10: struct.pack("=I", 7)}, [(2, 7)]),
+    ({5: struct.pack("=I", 7), 18: pack_attribute(1, "vlan")}, [(7, 2)]),
+    ({5: struct.pack("=I", 7), 18: pack_attribute(1, "veth")}, []),
+    ({5: struct.pack("=I", 7), 18: pack_attribute(1, "macvlan"), 37: struct.pack("=I", 0)}, []),
+    ({}, []),
+])
+def test_which_device_lies_below_which(link, pairs):
+    assert host_network._stacked(2, link) == pairs
+
+
 class Kernel:
     """Answers as the kernel does that makes a chain and its rule while it is read; it begins no dump before the last one was read."""
 
