@@ -8,7 +8,8 @@ read_host() is the edge (rtnetlink and /proc/sys). Its answer is plain data that
      "routes": [{"family": "ip", "table": 254, "destination": "10.77.1.0/24", "type": 1, "interfaces": [2], "metric": 0}],
      "policy_routing": {"ip": False, "ip6": False},
      "forwarding": {"ip": ["eth0"], "ip6": []},           # interfaces whose packets are forwarded
-     "route_localnet": []}                                # interfaces that may bring packets to and from 127.0.0.0/8
+     "route_localnet": [],                                # interfaces that may bring packets to and from 127.0.0.0/8
+     "kernel": [6, 6]}
 
 Host is the pure part. The lookups follow net/ipv4/netfilter/nft_fib_ipv4.c and its IPv6 sister.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import struct
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import (
@@ -99,6 +101,7 @@ def _read(netlink):
         "policy_routing": policy,
         "forwarding": {family: _forwarding(family, [one["name"] for one in interfaces]) for family in ("ip", "ip6")},
         "route_localnet": _taking_loopback([one["name"] for one in interfaces if not one["loopback"]]),
+        "kernel": [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]],
     }
 
 
@@ -233,6 +236,10 @@ class Host:
         found = union((int(network.network_address), int(network.broadcast_address)) for network in networks)
         certain = self.local_intervals(family)
         return intersect(found, complement(certain, (1 << (32 if family == "ip" else 128)) - 1))
+
+    def before(self, *version):
+        """Whether the kernel is older than a version, as far as that is known."""
+        return tuple(self.data.get("kernel") or version) < version
 
     def takes_loopback_from(self, name):
         """Whether packets to and from 127.0.0.0/8 may come in by this interface."""

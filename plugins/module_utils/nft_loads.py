@@ -37,7 +37,8 @@ _META = {
     29: ("meta ibrvproto", 2), 30: ("meta time", 8), 31: ("meta day", 1), 32: ("meta hour", 4), 33: ("meta sdif", 4),
     34: ("meta sdifname", 16),
 }
-_META_PROTOCOL, META_MARK, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME = 1, 3, 4, 5, 6, 7
+_META_PROTOCOL, META_MARK = 1, 3
+_META_INTERFACES = {4: "iif", 5: "oif", 6: "iifname", 7: "oifname"}
 _META_SKUID, _META_NFPROTO, _META_L4PROTO, _META_RANDOM = 10, 15, 16, 24
 TIMES = (_META_RANDOM, 30, 31, 32)
 _CT = {
@@ -142,10 +143,15 @@ def meta(rules, expression, state, rest):
         cells = [0x08, 0x00] if space.family == "ip" else [0x86, 0xDD]
     elif key == _META_L4PROTO:
         cells = space.cells(space.views["protocol"])
-    elif key in (_META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME):
-        view = space.views[{4: "iif", 5: "oif", 6: "iifname", 7: "oifname"}[key]]
+    elif key in _META_INTERFACES:
+        view = space.views[_META_INTERFACES[key]]
         absent = (OUTPUT,) if view.rank == IIF else (PREROUTING, INPUT, INGRESS)
         cells = [0] * view.size if hook in absent else space.cells(view)
+        if rules.host is not None and rules.host.before(5, 7) and (hook in absent or (hook == POSTROUTING and view.rank == IIF)):
+            # Older kernels end the rule where there is no such interface, and know none of what is received in postrouting.
+            state.diagrams.append(known(rules, "the kernel compares with an interface that is not there"))
+            if hook not in absent:
+                cells = space.cells(space.free_view(f"{_META_INTERFACES[key]} in postrouting", view.size))
     elif key == _META_SKUID:
         rules.demand(state, {UID: [(0, NO_UID - 1)]})
         cells = space.cells(space.views["skuid"])

@@ -71,6 +71,7 @@ ELEMENT_CATCHALL = 0x2
 _SUBSYSTEM = 10 << 8
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = (_SUBSYSTEM | n for n in (1, 4, 7, 10, 13))
 _GETGEN, _GETOBJ, _GETFLOWTABLE = (_SUBSYSTEM | n for n in (16, 19, 23))
+_HINTS = {errno.EPERM: " (root is needed)", errno.EACCES: " (root is needed)", errno.EINVAL: " (does this kernel have nf_tables?)"}
 _ATTEMPTS = 10
 _STEADY_ATTEMPTS = 3
 
@@ -105,8 +106,7 @@ def read_ruleset(table=None, family=None):
                     return snapshot
                 last = found
     except NetlinkError as error:
-        hint = " (root is needed)" if error.errno in (errno.EPERM, errno.EACCES) else ""
-        raise RulesetUnreadable(f"nf_tables over netlink: {error.strerror}{hint}") from error
+        raise RulesetUnreadable(f"nf_tables over netlink: {error.strerror}{_HINTS.get(error.errno, '')}") from error
     raise RulesetUnreadable(f"the ruleset changed during each of {_ATTEMPTS} readings")
 
 

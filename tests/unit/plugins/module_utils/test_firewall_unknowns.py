@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import struct
 
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_witness, host_network, nft_messages, nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import pack_attribute, pack_nested
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import NetlinkError, pack_attribute, pack_nested
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import SET_DYNAMIC, SET_MAP, SET_TIMEOUT
 
 HOST = {
@@ -243,6 +245,22 @@ def test_without_addresses_and_routes_the_verdict_is_unknown(monkeypatch):
     assert result["verdict"] == "unknown" and result["unknown"][0]["object"] == "addresses and routes"
 
 
+@pytest.mark.parametrize("number, words", [
+    (errno.EPERM, "root is needed"), (errno.EPROTONOSUPPORT, "Protocol not supported"), (errno.EINVAL, "does this kernel have nf_tables?"),
+    (errno.ENOBUFS, "No buffer space available"), (errno.ETIMEDOUT, "timed out"),
+])
+def test_what_cannot_be_asked_is_unknown_and_named(monkeypatch, number, words):
+    class Refusing:
+        def __init__(self, _protocol):
+            raise NetlinkError(number, os.strerror(number))
+
+    monkeypatch.setattr(nft_ruleset, "NetlinkSocket", Refusing)
+    result = firewall_witness.prove(NOTHING)
+    assert result["verdict"] == "unknown" and result["flows"] == result["leaks"] == []
+    found, = result["unknown"]
+    assert found["object"] == "nftables" and words in found["reason"]
+
+
 def test_a_user_who_does_not_exist_makes_nothing_certain():
     policy = {"permit": [{"name": "all"}], "forward": None, "egress": [], "egress_users": [0, "nosuch"]}
     result = judged(policy, table({"output": []}))
@@ -292,6 +310,22 @@ def test_an_ingress_chain_below_an_interface_is_not_walked():
 ])
 def test_which_device_lies_below_which(link, pairs):
     assert host_network._stacked(2, link) == pairs
+
+
+@pytest.mark.parametrize("kernel, expected", [([4, 19], "unknown"), ([5, 10], "broken"), ([], "broken")])
+def test_older_kernels_may_not_compare_with_no_interface(kernel, expected):
+    outward = [{"expr": "meta", "dreg": 1, "key": 7}, {"expr": "cmp", "sreg": 1, "op": 1, "data": b"eth0".ljust(16, b"\0")}]
+    ruleset = table({"input": [[*outward, DROP], [ACCEPT]]})
+    assert status(judged(SSH, ruleset, kernel=kernel)) == expected
+
+
+@pytest.mark.parametrize("kernel, expected", [([4, 19], "unknown"), ([5, 10], "broken")])
+def test_older_kernels_do_not_say_in_postrouting_where_a_packet_came_in(kernel, expected):
+    inward = [{"expr": "meta", "dreg": 1, "key": 6}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"eth0".ljust(16, b"\0")}]
+    flow = {"name": "on", "sources": ["10.79.0.50"], "destinations": ["10.79.0.60"], "interface": "eth0", "output_interface": "eth0", "protocol": "tcp"}
+    policy = {"permit": [{"name": "all"}], "forward": [flow], "permit_forward": [{"name": "all"}]}
+    ruleset = table({"postrouting": [[*inward, DROP], [ACCEPT]]})
+    assert status(judged(policy, ruleset, kernel=kernel, forwarding={"ip": ["eth0"], "ip6": []})) == expected
 
 
 class Kernel:
