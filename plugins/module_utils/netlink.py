@@ -97,7 +97,7 @@ class NetlinkSocket:
         for message_type, flags, body in messages:
             self._sequence += 1
             datagram.append(self._message(message_type, NLM_F_REQUEST | flags, body))
-        self._socket.send(b"".join(datagram))
+        self._transmit(b"".join(datagram))
 
     def _message(self, message_type, flags, body):
         length = _HEADER.size + len(body)
@@ -105,7 +105,13 @@ class NetlinkSocket:
 
     def _send(self, message_type, flags, body):
         self._sequence += 1
-        self._socket.send(self._message(message_type, flags, body))
+        self._transmit(self._message(message_type, flags, body))
+
+    def _transmit(self, datagram):
+        try:
+            self._socket.send(datagram)
+        except OSError as error:
+            raise NetlinkError(error.errno, error.strerror or str(error)) from None
 
     def _replies(self):
         sequence, interrupted = self._sequence, False

@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_witness, host_network, nft_messages, nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_witness, host_network, netlink, nft_messages, nft_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import NetlinkError, pack_attribute, pack_nested
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import SET_DYNAMIC, SET_MAP, SET_TIMEOUT
@@ -259,6 +259,13 @@ def test_what_cannot_be_asked_is_unknown_and_named(monkeypatch, number, words):
     assert result["verdict"] == "unknown" and result["flows"] == result["leaks"] == []
     found, = result["unknown"]
     assert found["object"] == "nftables" and words in found["reason"]
+
+
+def test_a_request_that_cannot_be_sent_is_an_error_of_netlink():
+    closed = netlink.NetlinkSocket(netlink.NETLINK_ROUTE)
+    closed.close()
+    with pytest.raises(NetlinkError, match="Bad file descriptor"):
+        closed.request(netlink.NLMSG_DONE)
 
 
 def test_a_user_who_does_not_exist_makes_nothing_certain():
