@@ -24,6 +24,11 @@ _ENDS = {"cont": OPEN, "return": RETURNS, "break": BREAKS, "accept": ACCEPTS}
 _FIRST_FIELD = 7
 TERMINAL = 1 << 60  # the rank of terminals: behind every field
 Rename = namedtuple("Rename", "rank")
+_MOST_NODES = 1_000_000  # some hundred MB; a set of 40,000 elements needs a tenth
+
+
+class TooLarge(Exception):
+    """The diagrams have outgrown what a proof may cost."""
 
 
 def _apart(interval, lows, run):
@@ -135,6 +140,8 @@ class Diagrams:
             self.summary.append(summary)
             if summary & _WRITES:
                 self._writes[number] = frozenset().union(*map(self.writes, children))
+            if number > _MOST_NODES:
+                raise TooLarge(f"more than {_MOST_NODES} nodes")
         return number
 
     def select(self, rank, intervals, inside, outside):

@@ -7,6 +7,7 @@ verify() is pure: a snapshot (nft_ruleset), a picture of the host (host_network,
 
 from __future__ import annotations
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_diagram import TooLarge
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_examples import Examples, deciding
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_policy import read_policy
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import Host
@@ -87,8 +88,12 @@ def verify(snapshot, host, policy, obstacles=(), users=None, families=("ip", "ip
     nodes = 0
     for family in families:
         judge = _Judge(Filter(snapshot, family, picture, blocked, interfaces), checked, users or {})
-        judge.run(result)
-        for entry in judge.undecided_order():
+        try:
+            judge.run(result)
+            uncertain = judge.undecided_order()
+        except (TooLarge, RecursionError):
+            uncertain = judge.give_up(result, "its conditions combine in too many ways to be proved")
+        for entry in uncertain:
             undecided = True
             if entry not in result["unknown"]:
                 result["unknown"].append(entry)
@@ -193,6 +198,14 @@ class _Judge:
             self.part(result, "egress", "output")
         if self.policy["refuse_egress"]:
             self.refused(result)
+
+    def give_up(self, result, reason):
+        """Leave every flow unknown that has not been judged; the entries of what is unknown."""
+        known = {(one["part"], one["name"]) for one in result["flows"] if one["family"] == self.family}
+        for part in ("allow", "forward", "egress"):
+            left = [flow for flow in self.policy[part] or () if (part, flow["name"]) not in known]
+            result["flows"] += [{**self.entry(flow, part), "status": "unknown", "reason": reason} for flow in left]
+        return [{"object": f"the ruleset for {self.family}", "reason": reason}]
 
     def undecided_order(self):
         """Chains of different tables whose order decides and is not known, as entries of what is unknown."""
@@ -345,12 +358,16 @@ class _Judge:
 
     # -- flows ---------------------------------------------------------------------------------------------------------
 
-    def flow(self, flow, part, where, raw):
-        """Whether a flow works: its opening packet, its later packets, and the answers."""
-        entry = {
+    def entry(self, flow, part):
+        """A flow's entry in the result, so far without a blemish."""
+        return {
             "name": flow["name"], "part": part, "status": "ok", "reason": None, "family": self.family, "phase": None,
             "packet": None, "box": None, "trace": None, "outcome": None, "depends_on": [],
         }
+
+    def flow(self, flow, part, where, raw):
+        """Whether a flow works: its opening packet, its later packets, and the answers."""
+        entry = self.entry(flow, part)
         strangers = [user for user in flow["users"] or () if isinstance(user, str) and user not in self.users]
         if strangers:
             entry.update(status="unknown", reason=f"no user {', '.join(strangers)} on this host")

@@ -10,7 +10,14 @@ import struct
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import firewall_witness, host_network, netlink, nft_messages, nft_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import (
+    decision_diagram,
+    firewall_witness,
+    host_network,
+    netlink,
+    nft_messages,
+    nft_ruleset,
+)
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_proof import verify
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink import NetlinkError, pack_attribute, pack_nested
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import SET_DYNAMIC, SET_MAP, SET_TIMEOUT
@@ -333,6 +340,24 @@ def test_older_kernels_do_not_say_in_postrouting_where_a_packet_came_in(kernel, 
     policy = {"permit": [{"name": "all"}], "forward": [flow], "permit_forward": [{"name": "all"}]}
     ruleset = table({"postrouting": [[*inward, DROP], [ACCEPT]]})
     assert status(judged(policy, ruleset, kernel=kernel, forwarding={"ip": ["eth0"], "ip6": []})) == expected
+
+
+LIMIT = {"expr": "limit", "rate": 5, "unit": 1, "burst": 5, "type": 0, "flags": 0}
+
+
+def test_too_many_nested_conditions_are_unknown():
+    result = judged(SSH, table({"input": [[dict(LIMIT), ACCEPT] for _time in range(1200)]}))
+    assert result["verdict"] == "unknown" and result["unknown"][0] == {
+        "object": "the ruleset for ip", "reason": "its conditions combine in too many ways to be proved",
+    }
+
+
+def test_a_proof_costs_no_more_than_it_may(monkeypatch):
+    bytes_of_header = [{"expr": "payload", "dreg": 1, "base": 1, "offset": at, "len": 1} for at in (0, 1, 4, 5, 6, 7, 8, 10, 11)]
+    rules = [[*IPV4, load, {"expr": "cmp", "sreg": 1, "op": 1, "data": bytes([at])}, dict(LIMIT), DROP] for load in bytes_of_header for at in range(3)]
+    monkeypatch.setattr(decision_diagram, "_MOST_NODES", 20000)
+    result = judged(SSH, table({"input": [*rules, [ACCEPT]]}))
+    assert result["verdict"] == "unknown" and result["unknown"][0]["object"] == "the ruleset for ip"
 
 
 class Kernel:
