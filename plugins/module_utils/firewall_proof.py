@@ -391,6 +391,9 @@ class _Judge:
         ]
         if where == "input":
             back = self.filter.sent()
+            opening = [{**one, STATE: [(NEW, NEW)], OIF: [(0, 0)], OLDER: [(0, 0)], DIRECTION: [(0, 0)]} for one in required]
+            if self.filter.translates_destination(opening):
+                back = self.filter.answers_of_translated(back)
             phases.append(("answer", "sent", [self.reversed(one) for one in required], ESTABLISHED, _ANSWERS, self.decided(back, "output"), back))
         elif where == "output":
             back = self.filter.received(assume_local=True)

@@ -16,6 +16,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.decision_
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_fields import (
     DADDR,
     DIRECTION,
+    DPORT,
     ESTABLISHED,
     IIF,
     INVALID,
@@ -289,16 +290,28 @@ class Filter:
         atom = self._source_was_translated(PREROUTING)
         return self.diagrams.assign(diagram, ((self.diagrams.rank[atom], 0),), remember=False)
 
+    def answers_of_translated(self, diagram):
+        """sent(), for answers of connections whose destination was translated: they leave with the source that only the rules know."""
+        after = {rank: self.space.unknown_value(rank, "of the connection after its translation") for rank in (SADDR, SPORT)}
+        return self.diagrams.assign(diagram, tuple(sorted(after.items())), remember=False)
+
     def translates_source(self, boxes):
         """Whether any rule may give packets in ``boxes`` that this host sends another source."""
-        diagrams, source = self.diagrams, {SADDR, SPORT}
-        gone = self._settle(diagrams.seq(self.hook(OUTPUT), self.hook(POSTROUTING)))
-        if not source & diagrams.writes(gone):
+        return self._may_rewrite({SADDR, SPORT}, self.diagrams.seq(self.hook(OUTPUT), self.hook(POSTROUTING)), boxes)
+
+    def translates_destination(self, boxes):
+        """Whether any rule may give packets in ``boxes`` that come in another destination."""
+        return self._may_rewrite({DADDR, DPORT}, self.diagrams.seq(self.hook(INGRESS), self.hook(PREROUTING)), boxes)
+
+    def _may_rewrite(self, ranks, way, boxes):
+        """Whether fields may be rewritten of packets in ``boxes`` on their way."""
+        diagrams, gone = self.diagrams, self._settle(way)
+        if not ranks & diagrams.writes(gone):
             return False
         inside, outside = diagrams.terminal(("inside",)), diagrams.terminal(("outside",))
         region = diagrams.seq(diagrams.fold([diagrams.box(box, inside, diagrams.cont) for box in boxes]), outside)
-        within = diagrams.combine(gone, region, "sent within", lambda value, _inside: value, absorb=("outside",))
-        return any(diagrams.boxes(within, lambda value: value[0] == "cont" and bool(source & dict(value[1]).keys())))
+        within = diagrams.combine(gone, region, "on the way within", lambda value, _inside: value, absorb=("outside",))
+        return any(diagrams.boxes(within, lambda value: value[0] == "cont" and bool(ranks & dict(value[1]).keys())))
 
     def may_translate_forwarded(self):
         """Whether there are rules that may give forwarded packets another source or destination."""

@@ -170,6 +170,17 @@ def test_what_is_translated_to_loopback_arrives_where_route_localnet_lets_it():
     assert status(judged(SSH, redirected("10.79.0.11"))) == "ok"
 
 
+@pytest.mark.parametrize("translated, answers, expected", [
+    (False, [*TCP, {"expr": "payload", "dreg": 1, "base": 2, "offset": 0, "len": 2}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"\x00\x16"}], "ok"),
+    (True, [*TCP, {"expr": "payload", "dreg": 1, "base": 2, "offset": 0, "len": 2}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"\x00\x16"}], "unknown"),
+    (True, TCP, "ok"),
+])
+def test_answers_of_a_translated_connection_leave_by_another_port(translated, answers, expected):
+    tables = [table({"input": [[ACCEPT]], "output": [[*answers, ACCEPT]]})] + ([redirected("10.79.0.11")] if translated else [])
+    result = judged(SSH, *tables)
+    assert status(result) == expected and (expected == "ok" or result["flows"][0]["phase"] == "answer")
+
+
 def test_a_neighbour_reaches_loopback_where_route_localnet_lets_it():
     to_loopback = [*IPV4, {"expr": "payload", "dreg": 1, "base": 1, "offset": 16, "len": 1}, {"expr": "cmp", "sreg": 1, "op": 0, "data": b"\x7f"}, ACCEPT]
     assert judged(NOTHING, table({"input": [to_loopback]}))["verdict"] == "ok"
