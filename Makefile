@@ -20,7 +20,7 @@ export LAB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vllm-hardening
 TEST_STEPS :=
 # What is made beside them: what needs no lab, and scenarios whose time does not matter.
 TEST_BESIDE := lint sanity units build
-SCENARIOS_BESIDE := company firewall
+SCENARIOS_BESIDE := access company firewall remove
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
 EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint

@@ -31,16 +31,21 @@ NUMBERS = {"npu01": "11", "npu02": "12"}
 class Lab:
     """The hosts, and an audit of them."""
 
+    prepared_by = "tests/audit/prepare.yml"
+
     def __init__(self, name, block, gateway, keep):
         self.name, self.block, self.gateway, self.keep = name, block, gateway, keep
         self._secrets = tempfile.TemporaryDirectory()
         self.environment = {**os.environ, "SECRETS": self._secrets.name}
 
     def __enter__(self):
-        root = ["--root", "bookworm+haproxy"] if self.gateway else []
-        subprocess.run([LAB, "up", "--name", self.name, "--block", self.block, *root], stdout=subprocess.DEVNULL, check=True)
-        self.play("tests/audit/prepare.yml")
+        subprocess.run([LAB, "up", "--name", self.name, "--block", self.block, *self.options()], stdout=subprocess.DEVNULL, check=True)
+        self.play(self.prepared_by)
         return self
+
+    def options(self):
+        """What the lab's hosts are besides the usual."""
+        return ["--root", "bookworm+haproxy"] if self.gateway else []
 
     def play(self, playbook):
         """Run a playbook of the checkout that has to end well."""

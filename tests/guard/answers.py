@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import ctypes
 import http.client
+import json
 import ssl
 import threading
 import time
 
 from faults.node import Node
 
-INTERVAL = 0.1
-PATIENCE = 3.0
+INTERVAL = 0.1  # seconds between two questions
+PATIENCE = 3.0  # seconds for an answer without a model
+ENGINE_PATIENCE = 10.0  # seconds for a token, on processors that audits and drift correction use too
+HEALTH = ("GET", "/health", None)
+COMPLETION = ("POST", "/v1/completions", {"model": "chat", "prompt": "hello", "max_tokens": 1})
 
 
 class Client:
-    """Asks from the lab's host `client` as long as the context lasts."""
+    """Asks from the lab's host `client` as long as the context lasts: for a completion where a real engine serves, else for its health."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, engine=False):
         self.node, self.address, self.tls = Node(lab.name, "client"), f"{lab.block}.1.11", lab.gateway
+        self.question, self.patience = (COMPLETION, ENGINE_PATIENCE) if engine else (HEALTH, PATIENCE)
         self.answers = self.missing = 0
         self.complaint = None
         self._stop = threading.Event()
@@ -42,11 +47,15 @@ class Client:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         while not self._stop.is_set():
-            connection = (http.client.HTTPSConnection(self.address, 7443, timeout=PATIENCE, context=context) if self.tls
-                          else http.client.HTTPConnection(self.address, 7443, timeout=PATIENCE))
+            connection = (http.client.HTTPSConnection(self.address, 7443, timeout=self.patience, context=context) if self.tls
+                          else http.client.HTTPConnection(self.address, 7443, timeout=self.patience))
+            method, path, body = self.question
             try:
-                connection.request("GET", "/health")
-                connection.getresponse().read()
+                connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"} if body else {})
+                answer = connection.getresponse()
+                content = answer.read()
+                if body and (answer.status != 200 or not json.loads(content)["choices"]):
+                    raise http.client.HTTPException(f"{answer.status}: {content[:200]!r}")
                 self.answers += 1
             except (OSError, http.client.HTTPException) as error:
                 self.missing += 1

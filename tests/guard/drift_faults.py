@@ -1,12 +1,15 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The deviations of the audit's fault table, made on a running cluster, several at a time, and given to drift correction.
 
-    python3 tests/guard/drift_faults.py [--gateway] [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
+    python3 tests/guard/drift_faults.py [--gateway | --vllm] [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
 
 Each has to be detected by its controls, explained, and corrected, or, where it is not the collection's to correct (`drift_left.py` says why),
 left and reported. What that means is decided by comparing everything of each host (`host_state.py`) before, with and after the deviation: what was
 corrected is as it was, what was left is as the deviation made it, and nothing else differs, no process of another service is a new one. All the
 while a client asks the serving instance: no answer may be missing where no deviation concerned it. Leaves with 1 where anything is otherwise.
+
+Without `--vllm` a stand-in listens as the engine would, since half of the deviations restart it. With `--vllm` the real vLLM is installed and hardened
+by site.yml and gives completions, and those are made which leave it alone.
 """
 
 from __future__ import annotations
@@ -63,6 +66,13 @@ def compatible(one, other):
     return not set(PATHS.findall(one.make)) & set(PATHS.findall(other.make)) - {UNIT}
 
 
+def made_with_vllm(item):
+    """Whether a deviation leaves the instance its processes and its connections, and asks for nothing that only the stand-in's hosts have."""
+    cuts_it_off = "foreign drop of a planned flow", "service may not open what it needs"
+    theirs = re.search("/srv/models|/credentials|vllm serve x", item.make)
+    return not concerns_serving(item) and item.name not in cuts_it_off and not theirs
+
+
 def concerns_serving(item):
     """Whether a deviation is one of the instance itself."""
     return any({"vllm_serve", "vllm_gateway"} & set(BY_ID[control].tags) for control in item.controls)
@@ -111,11 +121,27 @@ def shown(before, after):
     return "\n".join(list(difflib.unified_diff(*sides, n=0, lineterm=""))[2:30])
 
 
+class VllmLab(Lab):
+    """The hosts that `make demo` has: one instance of the real vLLM over both, from wheels."""
+
+    prepared_by = "playbooks/site.yml"
+
+    def options(self):
+        """The wheels and the model."""
+        serving = os.path.join(os.environ["LAB_CACHE"], "serving")
+        return ["--mount", f"{serving}/wheels:/srv/wheels:ro", "--mount", f"{serving}/models:/srv/models:ro"]
+
+    def inventories(self):
+        """The options that name the inventory."""
+        return ["-i", f"{ROOT}/.build/labs/{self.name}/inventory.yml", "-i", f"{ROOT}/tests/demo/instances.yml"]
+
+
 class Cluster:
     """The lab, and what is known of it."""
 
     def __init__(self, lab, directory):
         self.lab, self.directory, self.wrong = lab, directory, 0
+        self.vllm = isinstance(lab, VllmLab)
         self.nodes = {host: Node(lab.name, host) for host in NUMBERS}
 
     def complain(self, text):
@@ -145,7 +171,7 @@ class Cluster:
             if os.path.exists(path):
                 os.unlink(path)
         command = ["ansible-playbook", *self.lab.inventories(), f"{ROOT}/playbooks/drift.yml", "-e", f"vllm_audit_directory={self.directory}",
-                   "-e", "vllm_audit_timeout=0.5", "-e", "vllm_runtime_software=existing"]
+                   "-e", "vllm_audit_timeout=0.5", *([] if self.vllm else ["-e", "vllm_runtime_software=existing"])]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
                               env={**self.lab.environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"})
         try:
@@ -168,7 +194,7 @@ class Cluster:
     def one(self, run):
         """Make the deviations of one run, correct, compare; ``(corrected, left)``."""
         clean = self.states()
-        with Client(self.lab) as client:
+        with Client(self.lab, engine=self.vllm) as client:
             self.make(run)
             middle = self.states()
             self.make(run, left=True)
@@ -267,17 +293,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lab", default="guard")
     parser.add_argument("--block", default="10.84")
-    parser.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    which.add_argument("--vllm", action="store_true", help="with the real vLLM, those that leave it alone")
     parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--only", default="", help="only deviations in whose names this regular expression is found")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     options = parser.parse_args()
     chosen = [item for item in (GATEWAY_FAULTS if options.gateway else FAULTS) if re.search(options.only, item.name)]
+    if options.vllm:
+        chosen = [item for item in chosen if made_with_vllm(item)]
     random.Random(options.seed).shuffle(chosen)
     packed, begun, totals, asked, missed = runs(chosen[:options.count]), time.monotonic(), [0, 0], 0, 0
-    with Lab(options.lab, options.block, options.gateway, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
-        lab.play("tests/guard/prepare_drift.yml")
+    lab_class = VllmLab if options.vllm else Lab
+    with lab_class(options.lab, options.block, options.gateway, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
+        if not options.vllm:
+            lab.play("tests/guard/prepare_drift.yml")
         cluster = Cluster(lab, directory)
         for number, run in enumerate(packed, 1):
             wrong = cluster.wrong

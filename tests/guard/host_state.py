@@ -23,6 +23,7 @@ SYSCTLS = ("net/ipv4", "net/ipv6", "net/core")
 COUNTING = re.compile(r"conntrack_count|/route/|/neigh/|tcp_mem|udp_mem|_metrics|stat_refresh|random|fib_notify")
 TEXT = re.compile(r"^/etc/(systemd/system|sysctl\.d|vllm-hardening/firewall|ssh/sshd_config\.d)")
 NOT_OURS = re.compile(r"vllm-hardening-(change|rollback)|vllm-guard|vllm-gateway-expiry.service")
+WHOLE = 1 << 20  # bytes; of larger files, such as libraries, size and time stand for the content
 UNITS = ("vllm-*", "ssh.service", "nftables.service", "fault.service")
 SHOWN = ("Id", "ActiveState", "UnitFileState", "NeedDaemonReload", "MainPID", "DropInPaths")
 
@@ -51,6 +52,8 @@ def one_file(path):
         return [*shape, os.readlink(path)]
     if not stat.S_ISREG(status.st_mode):
         return shape
+    if status.st_size > WHOLE:
+        return [*shape, status.st_size, status.st_mtime_ns]
     with open(path, "rb") as stream:
         content = stream.read()
     if path.endswith("/firewall/state.json"):

@@ -6,9 +6,10 @@ TEST_BESIDE += drift-pull
 guard: setup ## N damages of the filter, 50 rollouts and a minute of flood against the guard: make guard N=100
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/campaign.py --count $(N) --rollouts 50 --flood 60 --bars
 
-drift-faults: setup ## Every deviation of the audit's fault table made on a running cluster, and given to drift correction
+drift-faults: setup serving ## Every deviation of the audit's fault table made on a running cluster, and given to drift correction
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/drift_faults.py
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/drift_faults.py --gateway
+	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/drift_faults.py --vllm
 
 drift-faults-short: setup
 	PYTHONPATH=$(COLLECTIONS):tests python tests/guard/drift_faults.py --count 3 --only '^(table deleted|setting .*eth2.rp_filter=0|sshd: PermitRootLogin yes)'
