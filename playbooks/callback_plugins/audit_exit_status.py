@@ -19,7 +19,7 @@ name: audit_exit_status
 type: aggregate
 short_description: Exit status of an audit
 description:
-  - Makes ansible-playbook leave with 3 when an audit is incomplete and with 1 when its input was refused.
+  - Makes ansible-playbook leave with 3 when an audit is incomplete, or judged nothing at all, and with 1 when its input was refused.
   - Makes drift correction leave with 0 where there was no drift, 2 where some is left, 3 where it is incomplete and 4 where all was corrected.
 """
 
@@ -39,7 +39,7 @@ class CallbackModule(CallbackBase):
 
     def __init__(self):
         super().__init__()
-        self._status, self._refused, self._audits = None, False, False
+        self._status, self._refused, self._audits, self._enforced = None, False, False, False
         self._drift, self._statuses = False, []
 
     def v2_playbook_on_start(self, playbook):
@@ -60,20 +60,22 @@ class CallbackModule(CallbackBase):
             return None
         status = result._result.get("exit_status")
         if isinstance(status, int):
-            self._status = status
+            self._status, self._enforced = status, bool(result._result.get("failed"))
             self._statuses.append(status)
         return status
 
     def v2_playbook_on_stats(self, stats):
         status = self._status
-        if status is None and self._audits and (stats.failures or stats.dark):
-            status = USAGE if self._refused else INCOMPLETE
+        if status is None and self._audits:
+            status, self._enforced = USAGE if self._refused else INCOMPLETE, True
+            if not (stats.failures or stats.dark):
+                self._display.error("Nothing was audited: no host of vllm_nodes is part of this run. See the inventory, --limit and --tags.")
         if self._drift and self._refused:
             status = USAGE
         elif self._drift and self._statuses:
             status = INCOMPLETE if stats.dark else drift.exit_status(self._statuses)
             status = drift.LEFT if stats.failures and status in (drift.NONE, drift.CORRECTED) else status
-        if status in (USAGE, INCOMPLETE) or (self._drift and status is not None):
+        if (status in (USAGE, INCOMPLETE) and self._enforced) or (self._drift and status is not None):
             # Nothing is after the statistics but the exit itself; other statuses are what ansible-playbook leaves with anyway.
             sys.stdout.flush()
             raise SystemExit(status)
