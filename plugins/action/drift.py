@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import drift
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import read_history
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import ReportError, read_history
 
 
 class ActionModule(ActionBase):
@@ -50,7 +50,10 @@ class ActionModule(ActionBase):
         roles, left = drift.roles_to_correct(findings, hosts, arguments["controls"], left_out)
         last_good = None
         if arguments["directory"]:
-            good = [run["generated"] for run in read_history(arguments["directory"]) if run["verdict"] == "compliant"]
+            try:
+                good = [run["generated"] for run in read_history(arguments["directory"]) if run["verdict"] == "compliant"]
+            except ReportError as error:
+                raise AnsibleActionFail(str(error)) from None
             last_good = good[-1] if good else None
         result.update(roles=roles, findings=findings, last_good=last_good, seen=utc())
         for host in sorted({finding["host"] for finding in findings if finding["status"] == "fail"}):

@@ -17,7 +17,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
-    DEVIATIONS, ReportError, deviations_text, locked, read_deviations, read_history, summary_of, write_reports)
+    DEVIATIONS, ReportError, deviations_text, lines_of, locked, read_deviations, read_history, summary_of, write_reports)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
@@ -87,7 +87,7 @@ class ActionModule(ActionBase):
 
     def write(self, arguments, document, seen):
         """Complete the document with what earlier runs left, and write the reports; their paths. Raises ReportError."""
-        earlier = read_history(arguments["directory"])
+        earlier = read_history(arguments["directory"], Display().warning)
         document["history"] = [*earlier, summary_of(document)]
         followed = self.followed(arguments, document, seen, earlier[-1]["generated"] if earlier else None)
         document["deviations"] = deviations.open_first(followed, DEVIATIONS_SHOWN)
@@ -97,24 +97,21 @@ class ActionModule(ActionBase):
     @staticmethod
     def followed(arguments, document, seen, previous):
         """The history of deviations after this audit."""
-        explained = [record for record in drift_records(arguments["directory"]) if previous and str(record.get("seen") or "") >= previous]
+        explained = [record for record in drift_records(arguments["directory"]) if previous and record["seen"] >= previous]
         guards = {host: (observation or {}).get("guard") for host, observation in seen.items()}
-        return deviations.follow(read_deviations(arguments["directory"]), document["findings"], guards, document["generated"], previous,
+        return deviations.follow(read_deviations(arguments["directory"], Display().warning), document["findings"], guards, document["generated"], previous,
                                  arguments["before"] is not None, explained)
 
 
 def drift_records(directory):
-    """What drift correction noted in this directory."""
-    try:
-        with open(os.path.join(directory, drift.HISTORY), encoding="utf-8") as stream:
-            lines = stream.readlines()[-DEVIATIONS_SHOWN:]
-    except OSError:
-        return []
+    """What drift correction noted in this directory: [{host, seen, explained: [{lines}]}]; what is no note is left out. Raises ReportError."""
     found = []
-    for line in lines:
+    for line in lines_of(os.path.join(directory, drift.HISTORY))[-DEVIATIONS_SHOWN:]:
         try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+            record = json.loads(line)
+            found.append({"host": str(record["host"]), "seen": str(record.get("seen") or ""),
+                          "explained": [{"lines": [str(line) for line in one["lines"]]} for one in record.get("explained") or ()]})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
 

@@ -47,7 +47,12 @@ def registered(hostvars, hosts, name, key):
 
 def observations(hostvars, nodes):
     """What the module ``audit`` told on every node."""
-    return registered(hostvars, nodes, OBSERVED, "observation")
+    values, reasons = registered(hostvars, nodes, OBSERVED, "observation")
+    for host, value in values.items():
+        if not isinstance(value, dict):
+            values[host] = None
+            reasons.setdefault(host, "the host told nonsense instead of an observation")
+    return values, reasons
 
 
 def probes(hostvars, vantage_points):
@@ -63,11 +68,13 @@ def vantage_addresses(task_vars):
         if not isinstance(listed, dict) or not listed:
             problems.append(f"{ADDRESSES} of {host} is {listed!r}: write its address on every segment, such as {{internal: 10.77.2.67}}")
             continue
-        found[str(host)] = {segment: [addresses] if isinstance(addresses, str) else addresses for segment, addresses in listed.items()}
-        for segment, addresses in found[str(host)].items():
+        found[str(host)] = {}
+        for segment, addresses in listed.items():
+            known = found[str(host)][segment] = []
             for address in addresses if isinstance(addresses, list) else [addresses]:
                 try:
-                    ipaddress.ip_address(address)
+                    # As the probe writes it: its answers are told apart by it.
+                    known.append(str(ipaddress.ip_address(str(address))))
                 except ValueError:
                     problems.append(f"{ADDRESSES}.{segment} of {host} is {address!r}, which is no numeric address")
     if problems:

@@ -14,7 +14,7 @@ import datetime
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_history
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import clip
 
-LIMIT = 2000  # of those that are over
+LIMIT = 2000  # of those that are over, and of what guards saw, of which no audit tells the end
 MOST = 2 * guard_history.LATEST  # of one node at a time: it has two guards
 RUN, GUARD, OTHERS = "drift correction", "the guard", "somebody else"
 
@@ -51,7 +51,7 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
                 history.append(one)
                 narrow(judged.get(host, ()), one)
     history.sort(key=lambda one: one["seen"])
-    over = [one for one in history if one["corrected"]]
+    over = [one for one in history if one["corrected"] or not one["control"]]
     dropped = {id(one) for one in over[:-LIMIT]}
     return [one for one in history if id(one) not in dropped]
 

@@ -19,7 +19,9 @@ import subprocess
 import tempfile
 
 MANIFEST, HISTORY, DEVIATIONS, NAMESPACE = "manifest.json", "history.jsonl", "deviations.json", "vllm-audit"
+DEVIATIONS_VERSION = 1
 HISTORY_LIMIT = 200
+COUNTED = ("fail", "unknown", "waived", "pass")  # what the report shows of earlier runs
 BATCH = 512  # pieces of text, a finding or so each
 
 
@@ -33,37 +35,72 @@ def summary_of(document):
     return {"generated": document["generated"], "verdict": document["verdict"], "counts": document["counts"], "leaks": wire["LEAK"], "broken": wire["BROKEN"]}
 
 
-def read_history(directory):
-    """The summaries of earlier runs, the oldest first; lines that are none are left out."""
-    runs = []
+def _parsed(text):
+    """What a text of JSON says, None where it is none."""
     try:
-        with open(os.path.join(directory, HISTORY), encoding="utf-8") as stream:
-            lines = stream.readlines()[-HISTORY_LIMIT:]
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def lines_of(path):
+    """The lines of a file that an earlier run left; none where there is no file. Raises ReportError."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.readlines()
     except FileNotFoundError:
-        return runs
-    for line in lines:
-        try:
-            run = json.loads(line)
-            if isinstance(run["counts"], dict) and {"generated", "verdict", "leaks", "broken"} <= set(run):
-                runs.append(run)
-        except (ValueError, KeyError, TypeError):
-            continue
+        return []
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}. Move it away, or name another vllm_audit_directory") from None
+
+
+def is_summary(run):
+    """Whether something is what `summary_of` makes."""
+    return (isinstance(run, dict) and isinstance(run.get("counts"), dict)
+            and all(isinstance(run["counts"].get(status), int) for status in COUNTED)
+            and all(isinstance(run.get(key), str) for key in ("generated", "verdict")) and all(isinstance(run.get(key), int) for key in ("leaks", "broken")))
+
+
+def read_history(directory, warn=None):
+    """The summaries of earlier runs, the oldest first; lines that are none are left out, and told to `warn`. Raises ReportError."""
+    path = os.path.join(directory, HISTORY)
+    lines = lines_of(path)[-HISTORY_LIMIT:]
+    runs = [run for run in map(_parsed, lines) if is_summary(run)]
+    if warn and len(runs) < len(lines):
+        warn(f"{path}: {len(lines) - len(runs)} of {len(lines)} lines are no summaries of runs and are left out")
     return runs
 
 
-def read_deviations(directory):
-    """The history of deviations of earlier runs as `deviations.follow` has it; empty where there is none that can be read."""
-    try:
-        with open(os.path.join(directory, DEVIATIONS), encoding="utf-8") as stream:
-            found = json.load(stream)["deviations"]
-        return [one for one in found if {"host", "control", "what", "began_after", "began", "seen", "corrected", "by", "explained"} <= set(one)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def is_deviation(one):
+    """Whether something is what `deviations.follow` makes."""
+    return (isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("host", "control", "what", "seen"))
+            and all(one.get(key, 0) is None or isinstance(one[key], str) for key in ("began_after", "began", "corrected", "by"))
+            and isinstance(one.get("explained"), list))
+
+
+def read_deviations(directory, warn=None):
+    """The history of deviations of earlier runs as `deviations.follow` has it; what is none is left out, and told to `warn`. Raises ReportError."""
+    path = os.path.join(directory, DEVIATIONS)
+    lines = lines_of(path)
+    found = _parsed("".join(lines))
+    version, listed = (found.get("version"), found.get("deviations")) if isinstance(found, dict) else (None, None)
+    if isinstance(version, int) and version > DEVIATIONS_VERSION:
+        raise ReportError(f"{path} has version {version}, this release reads up to {DEVIATIONS_VERSION}: use a newer release, or another vllm_audit_directory")
+    kept = [one for one in listed if is_deviation(one)] if isinstance(listed, list) else []
+    if lines and (not isinstance(listed, list) or len(kept) < len(listed)):
+        damaged = f"{path}.damaged"
+        try:
+            os.replace(path, damaged)
+        except OSError as error:
+            raise ReportError(f"{path} cannot be moved away: {error.strerror}. Name another vllm_audit_directory") from None
+        if warn:
+            warn(f"{path} is truncated or was edited: {len(kept)} deviations could be read, and the file is now {damaged}")
+    return kept
 
 
 def deviations_text(found):
     """The history of deviations as a file, in pieces."""
-    yield '{"version": 1, "deviations": [\n'
+    yield f'{{"version": {DEVIATIONS_VERSION}, "deviations": [\n'
     yield ",\n".join(json.dumps(one, sort_keys=True) for one in found)
     yield "\n]}\n"
 

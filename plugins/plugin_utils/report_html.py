@@ -12,6 +12,7 @@ from itertools import chain
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import SEVERITIES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import STATUSES, worst
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import row_result, verdict_sentence, wire_totals
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import COUNTED
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import BROKEN, LEAK, OK_BLOCKED, OK_OPEN, RESULTS, UNKNOWN
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -302,8 +303,7 @@ def history_section(document):
     runs = document.get("history") or []
     if not runs:
         return
-    names = ("fail", "unknown", "waived", "pass")
-    rows = [(slug(run["verdict"]), map(text, (run["generated"], run["verdict"], *(run["counts"][name] for name in names), run["leaks"], run["broken"])))
+    rows = [(slug(run["verdict"]), map(text, (run["generated"], run["verdict"], *(run["counts"][name] for name in COUNTED), run["leaks"], run["broken"])))
             for run in reversed(runs)]
     yield "<h2>History</h2>"
     yield from table(("When", "Verdict", "Failed", "Unknown", "Waived", "Passed", "Leaks", "Broken"), rows)

@@ -96,8 +96,8 @@ class Planned:
 
 def observed_ports(observation, protocol):
     """The ports a host listens on, on whatever address."""
-    listeners = (observation or {}).get("listeners") or []
-    return {entry["port"] for entry in listeners
+    listeners = (observation or {}).get("listeners")
+    return {entry["port"] for entry in (listeners if isinstance(listeners, list) else ())
             if isinstance(entry, dict) and entry.get("protocol") == protocol and isinstance(entry.get("port"), int) and 0 < entry["port"] <= 65535}
 
 
@@ -129,7 +129,7 @@ def compose(plan, observations, addresses, spread=64, peers=8):
             sources = plan["nodes"][host]["addresses"]
             points[host] = {"sources": _sources(sources), "hosts": [ring[(index - 1 - step) % len(ring)] for step in range(count)]}
     for name, listed in addresses.items():
-        points[name] = {"sources": _sources(listed), "hosts": list(targets)}
+        points[name] = {"sources": _sources(listed), "hosts": [host for host in targets if host != name]}
     return {"targets": targets, "vantage_points": points}
 
 

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_history
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import deviations, report_files, report_html
+from ansible_collections.vllm_mindspore.hardening.plugins.action.judge import drift_records
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import deviations, drift, report_files, report_html
 
 T1, T2, T3, T4 = (f"2026-05-0{day}T10:00:00+00:00" for day in (1, 2, 3, 4))
 
@@ -80,6 +81,27 @@ def test_the_history_stays_bounded_and_keeps_what_is_open():
     assert len(history) == deviations.LIMIT + 1
     assert len([one for one in history if one["host"] == "npu01"]) == deviations.MOST + 1
     assert deviations.open_first(history, 3)[0]["control"] == "NET-05"
+
+
+def test_what_guards_saw_and_left_stays_bounded():
+    history = []
+    for day in range(1, 28):
+        nodes = {f"npu{number}": [record(at=f"2026-05-{day:02d}T09:00:{second:02d}Z", outcome="seen") for second in range(deviations.MOST)]
+                 for number in range(3)}
+        history = deviations.follow(history, [], nodes, f"2026-05-{day:02d}T10:00:00+00:00")
+    assert len(history) == deviations.LIMIT
+    assert history[-1]["seen"].startswith("2026-05-27")
+
+
+@pytest.mark.parametrize("line", [
+    b"\xff", b"5", b'{"host": "npu01", "explained": 5}', b'{"host": "npu01", "explained": [{"x": 1}]}', b"[" * 100000, b'{"explained": []}',
+])
+def test_nonsense_in_the_notes_of_drift_correction_stops_no_audit(tmp_path, line):
+    good = {"host": "npu01", "seen": T1, "explained": [{"role": "vllm_firewall", "lines": ["- x"]}]}
+    (tmp_path / drift.HISTORY).write_bytes(line + b"\n" + json.dumps(good).encode() + b"\n")
+    found = drift_records(str(tmp_path))
+    assert found == [{"host": "npu01", "seen": T1, "explained": [{"lines": ["- x"]}]}]
+    assert deviations.lines_of("npu01", found) == ["- x"]
 
 
 @pytest.mark.parametrize("answer", [

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
-    HISTORY, MANIFEST, NAMESPACE, ReportError, digest, locked, read_history, write_reports)
+    DEVIATIONS, HISTORY, MANIFEST, NAMESPACE, ReportError, digest, locked, read_deviations, read_history, write_reports)
 
 DOCUMENT = {
     "generated": "2026-06-01T00:00:00+00:00", "verdict": "findings", "counts": {"pass": 1, "fail": 1, "waived": 0, "unknown": 0},
@@ -91,7 +91,41 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path):
         raise AssertionError
 
 
-@pytest.mark.parametrize("line", ["", "nonsense", "[]", "{}", '{"counts": 1}', '{"counts": {}, "generated": 1}'])
-def test_lines_of_the_history_that_are_none_are_left_out(tmp_path, line):
-    (tmp_path / HISTORY).write_text(line + "\n")
-    assert read_history(str(tmp_path)) == []
+@pytest.mark.parametrize("line", [
+    b"", b"nonsense", b"[]", b"{}", b'{"counts": 1}', b'{"counts": {}, "generated": 1}', b"\xff\xfe", b"[" * 100000, b'{"generated": "2026',
+    b'{"counts": {}, "generated": "x", "verdict": "compliant", "leaks": 0, "broken": 0}',
+])
+def test_lines_of_the_history_that_are_none_are_left_out_and_told(tmp_path, line):
+    told, good = [], {"generated": "x", "verdict": "compliant", "counts": DOCUMENT["counts"], "leaks": 0, "broken": 0}
+    (tmp_path / HISTORY).write_bytes(json.dumps(good).encode() + b"\n" + line + b"\n")
+    assert read_history(str(tmp_path), told.append) == [good]
+    assert len(told) == 1 and "1 of 2 lines" in told[0]
+
+
+def test_a_history_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / HISTORY).mkdir()
+    with pytest.raises(ReportError, match="Move it away"):
+        read_history(str(tmp_path))
+
+
+def test_a_newer_history_of_deviations_is_refused_and_stays(tmp_path):
+    (tmp_path / DEVIATIONS).write_text('{"version": 2, "deviations": []}')
+    with pytest.raises(ReportError, match="has version 2, this release reads up to 1"):
+        read_deviations(str(tmp_path))
+    assert (tmp_path / DEVIATIONS).exists()
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b'{"deviations": 5}', b"\xff", b'{"version": 1, "deviations": [{"host": "a"}]}', b"[" * 100000])
+def test_a_damaged_history_of_deviations_is_told_and_kept(tmp_path, text):
+    told = []
+    (tmp_path / DEVIATIONS).write_bytes(text)
+    assert read_deviations(str(tmp_path), told.append) == []
+    assert len(told) == 1 and "truncated or was edited" in told[0]
+    assert (tmp_path / f"{DEVIATIONS}.damaged").read_bytes() == text
+
+
+@pytest.mark.parametrize("values", [{"seen": None}, {"explained": None}, {"host": []}, {"corrected": 5}, {"by": {}}])
+def test_one_nonsensical_deviation_costs_no_other(tmp_path, values):
+    good = {"host": "a", "control": "NET-01", "what": "x", "began_after": None, "began": None, "seen": "2026", "corrected": None, "by": None, "explained": []}
+    (tmp_path / DEVIATIONS).write_text(json.dumps({"version": 1, "deviations": [{**good, **values}, good]}))
+    assert read_deviations(str(tmp_path)) == [good]

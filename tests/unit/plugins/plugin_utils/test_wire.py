@@ -41,6 +41,16 @@ def test_planned_listening_known_and_spread_ports_are_tried():
     assert 33445 not in expand_ports(compose(PLAN, {}, {})["targets"]["npu01"]["tcp"])
 
 
+@pytest.mark.parametrize("told", [{"listeners": 7}, {"listeners": "x"}, {"listeners": [7]}, {"responder": 7}, {"responder": {"ports": 7}}, {}])
+def test_a_node_that_tells_nonsense_of_its_listeners_is_tried_all_the_same(told):
+    assert compose(PLAN, {"npu01": told}, {})["targets"]["npu01"] == compose(PLAN, {}, {})["targets"]["npu01"]
+
+
+def test_a_node_that_is_a_vantage_point_too_does_not_try_itself():
+    point = compose(PLAN, {}, {"npu01": {"internal": ["10.77.2.11"]}})["vantage_points"]["npu01"]
+    assert point["hosts"] == ["npu02"]
+
+
 def test_ranges_are_sampled():
     assert sample_range(28000, 28999) == [28000, 28250, 28500, 28749, 28999]
     assert sample_range(7443, 7443) == [7443]
