@@ -42,16 +42,25 @@ def parse_show(text):
     return units
 
 
+def _open_quote(word):
+    """The quotation mark that a word opens and does not close: the value goes on in the words after it."""
+    start = word.lstrip("$")[:1]
+    return start if start in ("'", '"') and (len(word.lstrip("$")) == 1 or not word.endswith(start)) else ""
+
+
 def mask_secrets(text):
     """Words of an Environment= or command line, the values of secrets replaced."""
-    masked, hide = [], False
+    masked, hide, quote = [], False, ""
     for word in text.split(" "):
         name, separator, value = word.partition("=")
         secret = not value.lstrip('"').replace("$$", "$").startswith(CREDENTIAL_READS) and any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
+        if quote:
+            quote = "" if word.endswith(quote) else quote
+            continue
         if hide:
-            word, hide = "(hidden)", False
+            word, hide, quote = "(hidden)", False, _open_quote(word)
         elif secret and separator:
-            word = f"{name}=(hidden)"
+            word, quote = f"{name}=(hidden)", _open_quote(word) or _open_quote(value)
         elif secret and name.startswith("--") and not name.endswith(("file", "path")):
             hide = True
         masked.append(word)
@@ -68,7 +77,8 @@ def read_units(names, run, properties=UNIT_PROPERTIES):
     units = {}
     for name, values in parse_show(output).items():
         for key in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
-            values[key] = mask_secrets(values.get(key, ""))
+            if key in values:
+                values[key] = mask_secrets(values[key])
         units[name] = {"properties": values, "processes": read_processes(values.get("ControlGroup") or "")}
     return units
 

@@ -22,15 +22,7 @@ def _gateway(node):
     gateway = node.planned.get("gateway")
     if not gateway:
         raise NotApplicable("no gateway on this node")
-    properties, processes = _unit(node, gateway["unit"])
-    return gateway, properties, processes
-
-
-def _unit(node, name):
-    facts = node.observed("units").get(name)
-    if not isinstance(facts, dict) or not isinstance(facts.get("properties"), dict) or not isinstance(facts.get("processes"), list):
-        raise Unknown(f"the host did not tell about {name}")
-    return facts["properties"], facts["processes"]
+    return gateway, *node.unit(gateway["unit"])
 
 
 def _differences(unit, properties, wanted):
@@ -103,8 +95,8 @@ def gateway_secrets_are_kept(node):
 def gateway_expiry_is_watched(node):
     _gateway(node)
     problems = []
-    timer, _processes = _unit(node, f"{GATEWAY_EXPIRY}.timer")
-    service, _processes = _unit(node, f"{GATEWAY_EXPIRY}.service")
+    timer, _processes = node.unit(f"{GATEWAY_EXPIRY}.timer")
+    service, _processes = node.unit(f"{GATEWAY_EXPIRY}.service")
     problems += _differences(f"{GATEWAY_EXPIRY}.timer", timer, {"ActiveState": "active", "UnitFileState": "enabled"})
     if service.get("ActiveState") == "failed":
         problems.append(f"{GATEWAY_EXPIRY}.service has failed: a certificate has expired, or cannot be read")

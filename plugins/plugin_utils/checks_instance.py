@@ -8,6 +8,7 @@ control does not concern the node.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 import shlex
 
@@ -212,6 +213,14 @@ def processes_are_filtered(node):
     return "seccomp mode 2", problems
 
 
+def _moment(told):
+    """A time that a host told. Raises ValueError for what is none."""
+    seconds = float(told)
+    if not math.isfinite(seconds):
+        raise ValueError(f"{told!r} is no time")
+    return seconds
+
+
 def processes_are_deployed(node):
     problems = []
     for name, instance, properties, processes in node.loaded_units():
@@ -222,7 +231,7 @@ def processes_are_deployed(node):
         main = next((process for process in processes if str(process["pid"]) == str(properties.get("MainPID"))), processes[0])
         for path, when in changed.items():
             # Process starts are counted in ticks from a boot time in whole seconds.
-            if float(when) > float(main["started"]) + 2:
+            if _moment(when) > _moment(main["started"]) + 2:
                 problems.append(f"{name} was started before {clip(path)} was changed")
         words, told = _command_line(properties), main.get("arguments")
         if told is not None and instance.get("arguments") and str(instance["arguments"][0]) in words and not problems:

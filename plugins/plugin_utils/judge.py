@@ -32,7 +32,7 @@ def judge_node(node, waivers=(), expired=()):
             finding.update(status=UNKNOWN_STATUS, observed=clip(unknown))
         except NotApplicable as reason:
             finding.update(status=NOT_APPLICABLE, observed=clip(reason))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError):
             # The plan is ours and checked; only what the host told can be of a wrong shape here.
             finding.update(status=UNKNOWN_STATUS, observed="the host's answer is not of the expected shape")
         else:

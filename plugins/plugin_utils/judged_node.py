@@ -7,6 +7,9 @@ What came from a host is data: it is only compared, and cut and cleaned before i
 from __future__ import annotations
 
 TEXT_LIMIT = 400
+# Systemd tells these of every unit, and those of every service, empty or not: where one is missing, nothing follows from its absence.
+OF_UNITS = ("LoadState", "FragmentPath", "DropInPaths")
+OF_SERVICES = (*OF_UNITS, "Environment", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths")
 
 
 class Unknown(Exception):
@@ -62,21 +65,28 @@ class Node:
             raise NotApplicable("no instance on this node")
         return self.planned["instances"]
 
+    def unit(self, name, wanted=OF_UNITS):
+        """(properties, processes) of a unit. Raises Unknown where the node did not describe it."""
+        facts = self.observed("units").get(name)
+        if not isinstance(facts, dict) or not isinstance(facts.get("properties"), dict) or not isinstance(facts.get("processes"), list):
+            raise Unknown(f"the host did not tell about {name}")
+        missing = [key for key in wanted if not isinstance(facts["properties"].get(key), str)]
+        if missing:
+            raise Unknown(f"the host did not tell {', '.join(missing)} of {name}")
+        return facts["properties"], facts["processes"]
+
     def units(self):
         """(unit, instance, properties, processes) of every planned unit. Raises Unknown for one the node did not describe.
 
         Ray has a unit of its own, on the head beside the engine and elsewhere in its place.
         """
-        members, observed = [], self.observed("units") if self.instances else {}
+        members = []
         for instance in self.instances:
             ray = instance.get("ray")
             members += [instance] if instance.get("arguments") is not None or not ray else []
             members += [{**instance, "unit": ray["unit"], "arguments": ray["arguments"], "api": None}] if ray else []
         for instance in members:
-            facts = observed.get(instance["unit"])
-            if not isinstance(facts, dict) or not isinstance(facts.get("properties"), dict) or not isinstance(facts.get("processes"), list):
-                raise Unknown(f"the host did not tell about {instance['unit']}")
-            yield instance["unit"], instance, facts["properties"], facts["processes"]
+            yield instance["unit"], instance, *self.unit(instance["unit"], OF_SERVICES)
 
     def loaded_units(self):
         """As units(); raises Unknown for one that is not loaded, whose properties mean nothing."""

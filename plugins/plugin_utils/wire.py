@@ -206,6 +206,7 @@ def judge_wire(plan, composed, probes):
     counts = dict.fromkeys(RESULTS, 0)
     rows, missing = [], []
     protocols = {host: [name for name in ("tcp", "udp") if target.get(name)] for host, target in composed["targets"].items()}
+    asked = {(host, name): merge_ports(map(parse_ports, target[name])) for host, target in composed["targets"].items() for name in protocols[host]}
     for vantage, point in composed["vantage_points"].items():
         probe = probes.get(vantage)
         paths = probe.get("paths") if isinstance(probe, dict) else None
@@ -215,6 +216,7 @@ def judge_wire(plan, composed, probes):
             if row is None or row["protocol"] not in protocols[row["host"]]:
                 continue
             try:
+                _complete(row, asked[row["host"], row["protocol"]])
                 cells = judge_path(planned, row)
             except ValueError:
                 continue
@@ -237,6 +239,17 @@ def judge_wire(plan, composed, probes):
                                 missing.append({"vantage": vantage, "source": source["address"], "host": host, "address": f"{address} {protocol}"})
                                 counts[UNKNOWN] += 1
     return {"counts": counts, "rows": rows, "missing": missing}
+
+
+def _complete(row, asked):
+    """Add the ports that were to be tried, and of which the path says nothing, to those that were not sent. Raises ValueError for what is no port."""
+    told = merge_ports(parse_ports(text) for name in (*PASSED, *STOPPED, "unsent") for text in row.get(name) or [])
+    if not told or told == asked:
+        return
+    left = {port for first, last in asked for port in range(first, last + 1)} - {port for first, last in told for port in range(first, last + 1)}
+    if left:
+        row["unsent"] = [*(row.get("unsent") or []), *(format_ports(bounds) for bounds in merge_ports((port, port) for port in left))]
+        row["why"] = row["why"] or "the vantage point did not tell"
 
 
 def _checked_path(path, segments, point):

@@ -16,14 +16,15 @@ GATEWAY = {"unit": UNIT, "user": "vllm-gateway", "metrics": {"addresses": ["10.7
 
 def observation():
     deployed = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no", "FragmentPath": PATH, "DropInPaths": ""}
+    told = {"LoadState": "loaded", "FragmentPath": "/etc/systemd/system/x", "DropInPaths": ""}
     none = dict.fromkeys(("permitted", "effective", "bounding"), "0000000000000000")
     secret = {"type": "file", "owner": "root", "group": "vllm-gateway", "mode": "0640"}
     return {
         "units": {
             UNIT: {"properties": {**SANDBOX, **deployed, "User": "vllm-gateway"},
                    "processes": [{"pid": 7, "command": "haproxy", "uid": "997 997 997 997", "no_new_privileges": "1", "seccomp": "2", **none}]},
-            "vllm-gateway-expiry.timer": {"properties": {"ActiveState": "active", "UnitFileState": "enabled"}, "processes": []},
-            "vllm-gateway-expiry.service": {"properties": {"ActiveState": "inactive"}, "processes": []},
+            "vllm-gateway-expiry.timer": {"properties": {**told, "ActiveState": "active", "UnitFileState": "enabled"}, "processes": []},
+            "vllm-gateway-expiry.service": {"properties": {**told, "ActiveState": "inactive"}, "processes": []},
         },
         "accounts": {"vllm-gateway": {"uid": 997}},
         "listeners": [{"protocol": "tcp", "address": address, "port": port, "unit": UNIT}

@@ -310,6 +310,35 @@ def test_what_a_node_does_not_tell_is_never_a_pass(part, value):
     assert after["exit_status"] == 3
 
 
+PROPERTIES = ("LoadState", "Environment", "DropInPaths", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths", "FragmentPath")
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize("value", [None, 7, []])
+def test_a_property_that_is_not_told_is_no_empty_one(name, value):
+    def forget(seen):
+        facts = unit(seen)["properties"]
+        facts.pop(name)
+        if value is not None:
+            facts[name] = value
+    judgement = judged(forget)
+    assert deviations(judgement) == set()
+    assert ("SRV-14", "npu02") in deviations(judgement, "unknown")
+
+
+@pytest.mark.parametrize("change", [
+    lambda seen: unit(seen)["processes"][0].update(started=10 ** 400),
+    lambda seen: unit(seen)["processes"][0].update(started=float("nan")),
+    lambda seen: seen["npu02"]["files"][f"/etc/systemd/system/{CHAT}"].update(modified=float("nan")),
+    lambda seen: seen["npu02"]["sysctls"].update({REDIRECTS: {}}),
+])
+def test_nonsense_within_a_part_is_never_a_pass(change):
+    before, after = judged(), judged(change)
+    assert deviations(after) == set()
+    assert deviations(after, "unknown")
+    assert deviations(after, "pass") < deviations(before, "pass")
+
+
 def test_an_unreached_node_is_unknown_throughout_and_the_run_incomplete():
     def gone(seen):
         seen["npu02"] = None

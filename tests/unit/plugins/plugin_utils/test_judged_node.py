@@ -6,14 +6,14 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.checks_access import software_is_roots
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import Node, Unknown
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import OF_SERVICES, Node, Unknown
 
 
 def node(arguments, ray, units, **parts):
     """A node with one instance, and what it told of its units."""
     instance = {"name": "wide", "unit": "vllm-wide.service", "arguments": arguments, "api": {"address": "10.77.1.11", "port": 7443}, "ray": ray}
     plan = {"clusters": {"vllm": {}}, "nodes": {"npu01": {"cluster": "vllm", "instances": [instance]}}}
-    told = {unit: {"properties": properties, "processes": []} for unit, properties in units.items()}
+    told = {unit: {"properties": {**dict.fromkeys(OF_SERVICES, ""), **properties}, "processes": []} for unit, properties in units.items()}
     return Node("npu01", plan, {"units": told, **parts}, None)
 
 

@@ -133,6 +133,15 @@ def test_what_was_not_sent_is_unknown():
     assert wire["counts"][UNKNOWN] == found[UNKNOWN]["count"]
 
 
+def test_ports_that_a_vantage_point_does_not_mention_are_unknown():
+    def cut(path):
+        path["silent"] = path["silent"][:3]
+    found, wire = cells(cut, "rogue", "npu01", "10.77.2.67", "10.77.0.11")
+    asked = expand_ports(composed()["targets"]["npu01"]["tcp"])
+    assert (found[OK_BLOCKED]["count"], found[UNKNOWN]["count"]) == (3, len(asked) - 3)
+    assert wire["counts"][UNKNOWN] == len(asked) - 3
+
+
 def test_an_absent_vantage_point_is_unknown_for_every_path():
     targets = composed()
     results = {**probes(targets), "rogue": None}
