@@ -21,7 +21,11 @@ STATUS_FIELDS = {
     "Uid": "uid", "Gid": "gid", "Groups": "groups", "CapInh": "inheritable", "CapPrm": "permitted", "CapEff": "effective", "CapBnd": "bounding",
     "CapAmb": "ambient", "NoNewPrivs": "no_new_privileges", "Seccomp": "seccomp",
 }
+HIDDEN = "(hidden)"
 SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+# Names of variables that hold such a word and no secret: language models count in tokens.
+HARMLESS_WORDS = re.compile("TOKENIZERS?|(?<!API_)(?<!AUTH_)(?<!ACCESS_)TOKENS|KEYFILE")
+SECRET_FLAG = re.compile("(KEYS?|TOKEN|SECRETS?|PASSWORDS?)$")
 # A shell that reads a credential of systemd when it runs: the command line holds its place and not the secret.
 CREDENTIAL_READS = ("$CREDENTIALS_DIRECTORY/", "$(cat")
 # Titles and names under which vLLM, vLLM-MindSpore and Ray run (setproctitle in vLLM, the console scripts, Ray's daemons).
@@ -42,6 +46,12 @@ def parse_show(text):
     return units
 
 
+def _is_secret(name):
+    """Whether the name of a variable or of a flag tells of a secret."""
+    words = name.upper().replace("-", "_")
+    return bool(SECRET_FLAG.search(words)) if name.startswith("--") else any(part in HARMLESS_WORDS.sub("", words) for part in SECRET_WORDS)
+
+
 def _open_quote(word):
     """The quotation mark that a word opens and does not close: the value goes on in the words after it."""
     start = word.lstrip("$")[:1]
@@ -53,15 +63,15 @@ def mask_secrets(text):
     masked, hide, quote = [], False, ""
     for word in text.split(" "):
         name, separator, value = word.partition("=")
-        secret = not value.lstrip('"').replace("$$", "$").startswith(CREDENTIAL_READS) and any(part in name.upper().replace("-", "_") for part in SECRET_WORDS)
+        secret = not value.lstrip('"').replace("$$", "$").startswith(CREDENTIAL_READS) and _is_secret(name.lstrip("\"'"))
         if quote:
             quote = "" if word.endswith(quote) else quote
             continue
         if hide:
-            word, hide, quote = "(hidden)", False, _open_quote(word)
+            word, hide, quote = HIDDEN, False, _open_quote(word)
         elif secret and separator:
-            word, quote = f"{name}=(hidden)", _open_quote(word) or _open_quote(value)
-        elif secret and name.startswith("--") and not name.endswith(("file", "path")):
+            word, quote = f"{name}={HIDDEN}", _open_quote(word) or _open_quote(value)
+        elif secret and name.startswith("--"):
             hide = True
         masked.append(word)
     return " ".join(masked)

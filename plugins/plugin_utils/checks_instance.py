@@ -12,6 +12,7 @@ import math
 import re
 import shlex
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import HIDDEN, mask_secrets
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots, some
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT
 
@@ -21,7 +22,6 @@ SETTINGS = {  # of flags and variables that have a control of their own
 }
 # What the plan refuses; what tells of a secret in its name has a control of its own (PAR-11).
 DANGEROUS = tuple(name for name in DANGEROUS_ENVIRONMENT if not re.search("KEY|TOKEN", name))
-SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)[A-Z_]*=|--api-key(\s|=)", re.IGNORECASE)
 PRIVILEGED_CALLS = ("mount", "init_module", "finit_module", "delete_module", "reboot", "swapon", "pivot_root", "kexec_load", "bpf", "open_by_handle_at")
 ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 PSEUDO_DEVICES = (
@@ -102,7 +102,7 @@ def other_arguments(node):
     for unit, instance, properties, _processes in node.loaded_units():
         if instance.get("arguments") is None:
             continue
-        planned = reduced(" ".join(map(str, instance["arguments"])).split())
+        planned = reduced(mask_secrets(" ".join(map(str, instance["arguments"]))).split())
         words = _command_line(properties)
         start = next((index for index, word in enumerate(words) if word == str(instance["arguments"][0])), len(words))
         found = reduced(words[start:])
@@ -119,7 +119,7 @@ def other_variables(node):
     for unit, instance, properties, _processes in node.loaded_units():
         found = _environment(properties)
         for name, value in instance["environment"].items():
-            if name not in SETTINGS.values() and name not in DANGEROUS and found.get(name) not in (str(value), "(hidden)"):
+            if name not in SETTINGS.values() and name not in DANGEROUS and found.get(name) not in (str(value), HIDDEN):
                 problems.append(f"{unit}: {name} is {clip(found[name]) if name in found else 'not set'}, planned {value}")
     return "the variables of the plan", problems
 
@@ -137,8 +137,8 @@ def no_secret_in_unit(node):
     problems = []
     for unit, _instance, properties, _processes in node.loaded_units():
         for name in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
-            words = str(properties.get(name, ""))
-            problems += [f"{unit}: a secret in {name}" for _found in SECRET.findall(words) if "(hidden)" in words][:1]
+            if HIDDEN in str(properties.get(name, "")):
+                problems.append(f"{unit}: a secret in {name}")
     return "secrets as credentials only", problems
 
 

@@ -76,6 +76,10 @@ def test_files_are_described_without_following_links(tmp_path):
     ('T_TOKEN_PATH="$$CREDENTIALS_DIRECTORY/T"', 'T_TOKEN_PATH="$$CREDENTIALS_DIRECTORY/T"'),
     ("T_TOKEN=$CREDENTIALS", "T_TOKEN=(hidden)"), ('A=1 "PASSWORD=a b c" B=2', 'A=1 "PASSWORD=(hidden) B=2'),
     ('PASSWORD="a b" B=2', "PASSWORD=(hidden) B=2"), ('PASSWORD="a" B=2', "PASSWORD=(hidden) B=2"), ("--api-key 'a b' --port 1", "--api-key (hidden) --port 1"),
+    *((text, text) for text in (
+        "serve --max-num-batched-tokens 8192 --tokenizer /x --tokenizer-mode slow --return-tokens-as-token-ids --max-num-scheduled-tokens=64",
+        "--long-prefill-token-threshold 4 --ssl-keyfile=/x --api-key-file /x", "TOKENIZERS_PARALLELISM=false VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE=1")),
+    ("--hf-token x AUTH_TOKENS=x AWS_ACCESS_KEY_ID=x", "--hf-token (hidden) AUTH_TOKENS=(hidden) AWS_ACCESS_KEY_ID=(hidden)"),
     ("A_TOKEN=$'a b' B=2", "A_TOKEN=(hidden) B=2"), ('"PASSWORD=a b', '"PASSWORD=(hidden)')])
 def test_secrets_never_leave_the_host(text, masked):
     assert mask_secrets(text) == masked

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import mask_secrets
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import ADDITIONS, BY_ID, CONTROLS, RECOMMENDATIONS, SEVERITIES, WITNESSES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import CHECKS, clip, judge, worst
@@ -247,6 +250,19 @@ def test_every_control_of_a_node_is_held_by_a_deviation():
 )
 def test_the_heads_flags(before, after, control):
     assert deviations(judged(lambda seen: rewrite(seen, "npu01", "ExecStart", before, after))) == {(control, "npu01")}
+
+
+def test_planned_arguments_that_speak_of_tokens_are_no_secret_and_no_deviation():
+    plan = copy.deepcopy(PLAN)
+    more = ["--max-num-batched-tokens", "8192", "--tokenizer", "/srv/models/tiny", "--own-key", "x"]
+    plan["nodes"]["npu02"]["instances"][0]["arguments"] += more
+    seen = observations()
+    rewrite(seen, "npu02", "ExecStart", "--max-model-len 128", mask_secrets("--max-model-len 128 " + " ".join(more)))
+    judgement = judge(plan, composed(), seen, {}, probes(composed()))
+    assert deviations(judgement) == {("PAR-11", "npu02")}
+    rewrite(seen, "npu02", "ExecStart", " --own-key (hidden)", "")
+    plan["nodes"]["npu02"]["instances"][0]["arguments"] = plan["nodes"]["npu02"]["instances"][0]["arguments"][:-2]
+    assert deviations(judge(plan, composed(), seen, {}, probes(composed()))) == set()
 
 
 def test_what_is_declared_and_not_enforced_is_said_and_not_passed():
