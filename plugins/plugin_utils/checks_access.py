@@ -96,7 +96,9 @@ def ssh_is_restricted(node):
         if address not in management and address not in ("127.0.0.1", "::1"):
             problems.append(f"the SSH daemon is set to listen on {clip(listed)}")
     for entry in node.observed("listeners", list):
-        if entry.get("unit") in SSH_UNITS and entry.get("protocol") == "tcp" and entry["address"] not in (*management, "127.0.0.1", "::1"):
+        # A socket of systemd is held by systemd itself, in no unit of SSH's.
+        ssh = entry.get("unit") in SSH_UNITS or (entry.get("pid") == 1 and str(entry.get("port")) in settings.get("port", []))
+        if ssh and entry.get("protocol") == "tcp" and entry["address"] not in (*management, "127.0.0.1", "::1"):
             problems.append(f"{clip(entry.get('command') or entry['unit'])} listens on {clip(entry['address'])}:{clip(entry['port'])}")
     if not settings.get("allowgroups"):
         problems.append("AllowGroups is not set: every account may log in")

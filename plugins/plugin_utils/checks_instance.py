@@ -23,6 +23,7 @@ SETTINGS = {  # of flags and variables that have a control of their own
 # What the plan refuses; what tells of a secret in its name has a control of its own (PAR-11).
 DANGEROUS = tuple(name for name in DANGEROUS_ENVIRONMENT if not re.search("KEY|TOKEN", name))
 PRIVILEGED_CALLS = ("mount", "init_module", "finit_module", "delete_module", "reboot", "swapon", "pivot_root", "kexec_load", "bpf", "open_by_handle_at")
+PROGRAMS = {"vllm": "vllm", "vllm_ascend": "vllm", "vllm_mindspore": "vllm-mindspore"}
 ASCEND_DEVICES = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 PSEUDO_DEVICES = (
     "/dev/null",
@@ -105,13 +106,25 @@ def other_arguments(node):
         planned = reduced(mask_secrets(" ".join(map(str, instance["arguments"]))).split())
         words = _command_line(properties)
         start = next((index for index, word in enumerate(words) if word == str(instance["arguments"][0])), len(words))
+        problems += [f"{unit}: the program is {problem}" for problem in _other_program(node, unit, instance, words[:start])]
+        problems += [f"{unit}: another command in {name}: {clip(properties[name])}" for name in ("ExecStartPre", "ExecStartPost") if properties.get(name)]
         found = reduced(words[start:])
         if found != planned:
             more = [word for word in found if word not in planned]
             less = [word for word in planned if word not in found]
             problems.append(f"{unit}: " + "; ".join(filter(None, (
                 f"added {clip(some(more))}" if more else "", f"missing {clip(some(less))}" if less else "", "" if more or less else "another order"))))
-    return "the arguments of the plan", problems
+    return "the program and the arguments of the plan, and no other command", problems
+
+
+def _other_program(node, unit, instance, words):
+    """The word before the arguments of a unit's command, where it is not the planned program; what stands before that hands it secrets and peers."""
+    program = "ray" if unit == (instance.get("ray") or {}).get("unit") else PROGRAMS[instance["engine"]]
+    folder = node.planned.get("software")
+    planned = re.sub("/+", "/", f"{folder}/{program}") if folder else program
+    found = re.sub("/+", "/", words[-1]) if words else "missing"
+    if (found if folder else found.rpartition("/")[2]) != planned:
+        yield f"{clip(found)}, planned {planned}"
 
 
 def other_variables(node):
@@ -130,7 +143,9 @@ def nothing_dangerous(node):
         found = _environment(properties)
         problems += [f"{unit}: {name}={clip(found[name])}" for name in DANGEROUS
                      if found.get(name, "0") not in ("", "0") and str(instance["environment"].get(name)) != found[name]]
-    return f"none of the {len(DANGEROUS)} variables that the plan refuses, such as {', '.join(DANGEROUS[:2])}", problems
+        if properties.get("EnvironmentFiles"):
+            problems.append(f"{unit}: variables are read from {clip(properties['EnvironmentFiles'])}")
+    return f"none of the {len(DANGEROUS)} variables that the plan refuses, such as {', '.join(DANGEROUS[:2])}, and none out of files", problems
 
 
 def no_secret_in_unit(node):

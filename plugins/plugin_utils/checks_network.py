@@ -249,14 +249,16 @@ def instance_listens_where_planned(node):
 
 def no_unplanned_listener(node):
     units, problems = _planned_units(node), []
-    planned = [(flow["protocol"], ports) for flow in node.planned["flows"] for ports in flow["ports"]]
+    # What is open to an instance's peers and clients is so for the instance alone.
+    instances = {f"{entry['name']}-{kind}" for entry in node.planned["instances"] for kind in ("internal", "api")}
+    planned = [(flow["protocol"], ports) for flow in node.planned["flows"] if flow["name"] not in instances for ports in flow["ports"]]
     for entry in _listeners(node):
         if entry["ip"].is_loopback or entry.get("unit") in units or entry.get("pid") is None and entry["protocol"] == "udp":
             continue
         if not any(protocol == entry["protocol"] and _within(entry["port"], [ports]) for protocol, ports in planned) or entry.get("unit") is None:
             problems.append(_name(entry))
     ports = merge_ports(parse_ports(ports) for _protocol, ports in planned)
-    return "only ports of the plan, by units: " + ", ".join(format_ports(bounds) for bounds in ports), problems
+    return "the plan's units, and by other units only ports of the plan's other flows: " + ", ".join(format_ports(bounds) for bounds in ports), problems
 
 
 def api_listens(node):

@@ -130,6 +130,9 @@ FAULTS = [
     listening("foreign service on every interface", python("import socket,time; s=socket.socket(); s.bind(('0.0.0.0',8111)); s.listen(); time.sleep(900)")),
     listening("foreign service on one address", python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',8111)); s.listen(); time.sleep(900)")),
     listening("foreign service over UDP", python("import socket,time; s=socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0',8111)); time.sleep(900)")),
+    fault("foreign service on a port of the instance", "systemd-run --quiet --collect --unit=fault "
+          + python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',28111)); s.listen(); time.sleep(900)")
+          + "; for try in 1 2 3 4 5 6 7 8 9; do ss -Hln | grep -q :28111 && break; sleep 0.3; done", "systemctl stop fault.service", "SOC-02"),
     # parameters
     edit("--host left out", "s/ --host [^ ]*/ --host 0.0.0.0/", "PAR-01", "SOC-01", "SOC-03", hosts=("npu01",)),
     edit("--port the default", "s/ --port [^ ]*/ --port 8000/", "PAR-02", "SOC-01", "SOC-03", hosts=("npu01",)),
@@ -141,6 +144,9 @@ FAULTS = [
     edit("VLLM_DP_MASTER_PORT the default", "s/VLLM_DP_MASTER_PORT=.*/VLLM_DP_MASTER_PORT=0/", "PAR-07"),
     edit("--trust-remote-code added", "s/^ExecStart=.*/& --trust-remote-code/", "PAR-08"),
     edit("--enforce-eager removed", "s/ --enforce-eager//", "PAR-08"),
+    edit("another program", "s#/opt/vllm/current/bin/vllm serve#/opt/vllm/standin/bin/vllm serve#", "PAR-08"),
+    edit("another command before the engine", "s#^ExecStart=#ExecStartPre=/bin/true\\n&#", "PAR-08"),
+    edit("variables out of a file", "s#^\\[Service\\]$#&\\nEnvironmentFile=-/etc/default/none#", "PAR-10"),
     edit("HF_HUB_OFFLINE removed", "/HF_HUB_OFFLINE/d", "PAR-09"),
     edit("development mode", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_SERVER_DEV_MODE=1/", "PAR-10"),
     edit("insecure serialisation", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_ALLOW_INSECURE_SERIALIZATION=1/", "PAR-10"),
