@@ -24,6 +24,7 @@ VERSION = 1
 TABLE = ("vllm_hardening", "inet")
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 FILE_LIMIT = 1 << 22
+LINKS = 40  # as many as the kernel follows
 
 
 def observe(request, run=None):
@@ -159,11 +160,21 @@ def _name(lookup, number):
 
 
 def read_files(patterns):
-    """{path: {type, mode, owner, group, size, modified, sha256, target}}, None for a path without pattern characters that does not exist."""
+    """{path: {type, mode, owner, group, size, modified, sha256, target}}, None for a path without pattern characters that does not exist.
+
+    What a link leads to is described as well, under the link's directory and its target joined.
+    """
     found = {}
     for pattern in patterns:
         for path in sorted(glob.glob(pattern)) if any(character in pattern for character in "*?[") else [pattern]:
-            found[path] = read_file(path)
+            # Whoever may change what a link leads to need not change the link.
+            for _hop in range(LINKS):
+                if path in found:
+                    break
+                found[path] = facts = read_file(path)
+                if not facts or facts["type"] != "link":
+                    break
+                path = os.path.join(os.path.dirname(path), facts["target"])
     return found
 
 

@@ -60,8 +60,12 @@ def without_own(listed, own):
 
 def software_paths(node):
     """The directory of the engine's programs and those around it: whoever may write in one of them replaces the rest."""
+    return around(node.get("software") or "/")
+
+
+def around(path):
+    """A path and the directories it lies in, the outermost first, without the root."""
     found = []
-    path = node.get("software") or "/"
     while path.startswith("/") and path.strip("/"):
         found.append(path)
         path = os.path.dirname(path)
@@ -111,7 +115,7 @@ def audit_request(plan, host, udp_seconds=0):
     users = {entry["user"] for entry in node["instances"]} | ({node["gateway"]["user"]} if node.get("gateway") else set())
     for instance in node["instances"]:
         if model_path(instance):
-            files += [model_path(instance), f"{model_path(instance)}/*"]
+            files += [*around(model_path(instance)), f"{model_path(instance)}/*"]
     return {
         "units": [*units_of(node), FIREWALL_UNIT],
         "users": sorted(users),

@@ -7,7 +7,7 @@ control does not concern the node.
 
 from __future__ import annotations
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS, model_path, software_paths
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import SSH_DROPIN, SUDO_LIMITS, around, model_path, software_paths
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots
 
 PRIVILEGED_GROUPS = ("root", "sudo", "wheel", "adm", "docker", "podman", "lxd", "libvirt", "disk", "shadow", "kmem", "admin")
@@ -23,12 +23,16 @@ def model_is_roots(node):
         raise NotApplicable("no model is a directory of this node")
     files, problems = node.observed("files"), []
     for path in paths:
-        if node.file(path) is None:
-            problems.append(f"{path} does not exist")
-        for name in sorted(files):
-            if (name == path or name.startswith(f"{path}/")) and files[name]:
-                problems += not_roots(name, node.file(name))
-    return ", ".join(paths) + " owned by root, writable by nobody else", problems
+        problems += _not_roots_on_the_way(node, around(path))
+        problems += _not_roots_on_the_way(node, sorted(name for name in files if name.startswith(f"{path}/")))
+    return ", ".join(paths) + " owned by root, writable by nobody else", list(dict.fromkeys(problems))
+
+
+def _not_roots_on_the_way(node, paths):
+    """What is wrong with files that only root may change, and with what links among them lead to."""
+    for path in paths:
+        for where, facts in node.followed(path):
+            yield from [f"{clip(where)} does not exist"] if facts is None else not_roots(where, facts)
 
 
 def software_is_roots(node):
@@ -38,9 +42,7 @@ def software_is_roots(node):
     paths, problems = sorted(images) or software_paths(node.planned), []
     if not paths:
         problems.append("the units have no image, where the software is planned to be")
-    for path in paths:
-        facts = node.file(path)
-        problems += [f"{path} does not exist"] if facts is None else not_roots(path, facts)
+    problems += _not_roots_on_the_way(node, paths)
     return f"{', '.join(paths) or 'an image'}, owned by root, writable by nobody else", problems
 
 

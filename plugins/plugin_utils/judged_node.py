@@ -6,7 +6,10 @@ What came from a host is data: it is only compared, and cut and cleaned before i
 
 from __future__ import annotations
 
+import os.path
+
 TEXT_LIMIT = 400
+LINKS = 40  # as many as a node follows (module_utils/observation.py)
 # Systemd tells these of every unit, and those of every service, empty or not: where one is missing, nothing follows from its absence.
 OF_UNITS = ("LoadState", "FragmentPath", "DropInPaths")
 OF_SERVICES = (*OF_UNITS, "Environment", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths")
@@ -104,6 +107,16 @@ class Node:
         if facts is not None and not (isinstance(facts, dict) and isinstance(facts.get("mode"), str) and isinstance(facts.get("owner"), str)):
             raise Unknown(f"the host told nonsense about {path}")
         return facts
+
+    def followed(self, path):
+        """(path, facts) of a file that was asked for, and of what it leads to where it is a link. Raises Unknown."""
+        for _hop in range(LINKS):
+            facts = self.file(path)
+            yield path, facts
+            if not facts or facts["type"] != "link":
+                return
+            path = os.path.join(os.path.dirname(path), facts["target"])
+        raise Unknown(f"{path} leads to itself")
 
 
 def not_roots(path, facts):

@@ -196,8 +196,10 @@ FAULTS = [
     # files and accounts
     mode("/srv/models/tiny", "0777", "0755", "FIL-01"),
     owner("/srv/models/tiny/config.json", "FIL-01"),
+    owner("/srv/models", "FIL-01"),
     mode("/opt/vllm", "0775", "0755", "FIL-02"),
     mode("/opt", "0777", "0755", "FIL-02"),
+    mode("/opt/vllm/standin", "0777", "0755", "FIL-02"),
     owner("/opt/vllm", "FIL-02"),
     mode("/etc/vllm-hardening/credentials/example", "0644", "0600", "FIL-03"),
     mode("/etc/vllm-hardening/credentials", "0755", "0700", "FIL-03"),

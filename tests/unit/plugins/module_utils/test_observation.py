@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import observe, read_files, read_sysctls, sysctl_paths
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_sysctls, sysctl_paths
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import mask_secrets, parse_show, read_process, read_units
 
 
@@ -67,6 +67,20 @@ def test_files_are_described_without_following_links(tmp_path):
     assert found[str(tmp_path / "a")]["sha256"].startswith("ba7816bf")
     assert (found[str(tmp_path / "l")]["type"], found[str(tmp_path / "l")]["target"]) == ("link", "a")
     assert found[str(tmp_path / "none")] is None
+
+
+def test_what_links_lead_to_is_described_as_well(tmp_path):
+    (tmp_path / "real").mkdir(mode=0o770)
+    (tmp_path / "one").symlink_to("real")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "long").symlink_to("./long")
+    (tmp_path / "dangling").symlink_to("../nothing")
+    found = read_files([str(tmp_path / name) for name in ("two", "loop", "dangling")])
+    assert {os.path.relpath(path, tmp_path): facts and facts["type"] for path, facts in found.items()} == {
+        "two": "link", "one": "link", "real": "directory", "loop": "link", "dangling": "link", "../nothing": None}
+    assert found[f"{tmp_path}/../nothing"] is None
+    assert len(read_files([str(tmp_path / "long")])) == LINKS
 
 
 @pytest.mark.parametrize("text, masked", [

@@ -37,7 +37,8 @@ def observation(host):
     told = copy.deepcopy(_CLUSTER["observations"][host])
     management = PLAN["nodes"][host]["addresses"]["management"]
     told["files"].update({SSH_DROPIN: {**ROOTS, "mode": "0644"}, SUDO_LIMITS: {**ROOTS, "mode": "0440"}})
-    told["files"].update(dict.fromkeys(("/opt", "/opt/vllm/current/bin"), {**ROOTS, "type": "directory", "mode": "0755"}))
+    for path in ("/opt", "/opt/vllm/standin", "/opt/vllm/current/bin", "/srv", "/srv/models"):
+        told["files"][path] = {**ROOTS, "type": "directory", "mode": "0755"}
     told["sshd"]["settings"].update(listenaddress=[f"{address}:22" for address in management], allowgroups=["operators"])
     for entry in told["listeners"]:
         if entry["unit"] == "ssh.service":

@@ -219,6 +219,15 @@ DEVIATIONS = {
     "a file of the model is somebody's": ("FIL-01", file("/srv/models/tiny/config.json", owner="vllm-chat")),
     "the software is writable": ("FIL-02", file("/opt/vllm", mode="0775")),
     "the directory around the software is writable": ("FIL-02", lambda seen: seen["npu02"]["files"].update({"/opt": {**ROOTS, "mode": "0777"}})),
+    "the directory that is the current software is writable": ("FIL-02", file("/opt/vllm/standin", mode="0777")),
+    "the software leads to nothing": ("FIL-02", gone("/opt/vllm/standin")),
+    "the directory around the model is somebody's": ("FIL-01", file("/srv/models", owner="data")),
+    "a file of the model leads to one that is somebody's": (
+        "FIL-01",
+        lambda seen: seen["npu02"]["files"].update({
+            "/srv/models/tiny/weights": {**ROOTS, "type": "link", "mode": "0777", "target": "../blobs/1"},
+            "/srv/models/tiny/../blobs/1": {**ROOTS, "owner": "data", "mode": "0644"}}),
+    ),
     "the software is gone": ("FIL-02", gone("/opt/vllm/current/bin")),
     "a credential is readable": ("FIL-03", file("/etc/vllm-hardening/credentials/example", mode="0640")),
     "root logs in with a password": ("ACC-01", sshd("permitrootlogin", "yes")),
@@ -352,6 +361,9 @@ def test_a_property_that_is_not_told_is_no_empty_one(name, value):
 
 
 @pytest.mark.parametrize("change", [
+    lambda seen: seen["npu02"]["files"]["/opt/vllm/current"].update(target="current"),
+    lambda seen: seen["npu02"]["files"]["/opt/vllm/current"].update(target="elsewhere"),
+    lambda seen: seen["npu02"]["files"]["/opt/vllm/current"].update(target=7),
     lambda seen: unit(seen)["processes"][0].update(started=10 ** 400),
     lambda seen: unit(seen)["processes"][0].update(started=float("nan")),
     lambda seen: seen["npu02"]["files"][f"/etc/systemd/system/{CHAT}"].update(modified=float("nan")),
