@@ -78,7 +78,7 @@ def observe(request, run=None):
 
 def respond(nonce, addresses, ports, seconds, started):
     """Start the responder of UDP probes; what was asked for, with the ports it answers on."""
-    return {"ports": udp_responder.start(nonce, addresses, ports, seconds), "nonce": nonce, "seconds": seconds, "started": started}
+    return {"ports": udp_responder.start(nonce, addresses, ports, seconds), "nonce": nonce, "seconds": min(seconds, udp_responder.LONGEST), "started": started}
 
 
 def run_command(argv):
@@ -139,7 +139,7 @@ def sysctl_paths(name, root="/proc/sys"):
 
 
 def read_sysctls(names, root="/proc/sys"):
-    """{name: {path below /proc/sys: value or None}}; None where this kernel has no such setting."""
+    """{name: {path below /proc/sys: value or None}}; None where this kernel has no such setting, left out where it does not tell."""
     values = {}
     for name in names:
         values[name] = {}
@@ -147,8 +147,11 @@ def read_sysctls(names, root="/proc/sys"):
             try:
                 with open(path, encoding="ascii", errors="backslashreplace") as file:
                     values[name][path[len(root) + 1:]] = " ".join(file.read().split())[:4096]
+            except FileNotFoundError:
+                if "*" not in name:  # an interface that is gone since
+                    values[name][path[len(root) + 1:]] = None
             except OSError:
-                values[name][path[len(root) + 1:]] = None
+                continue
     return values
 
 

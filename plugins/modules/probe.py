@@ -166,6 +166,8 @@ def main():
         result = probe(paths, settings["method"], settings["rate"], settings["retries"], settings["timeout"])
     except ProbeError as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"the kernel refuses to probe: {error}")
     module.exit_json(changed=False, **result)
 
 

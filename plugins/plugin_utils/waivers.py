@@ -42,8 +42,11 @@ def read_waivers(waivers, hosts, today):
             problems.append(f"{where} is {waiver!r}; write a mapping with {', '.join(KEYS)}")
             continue
         problems += [f"{where}.{key} is no key of a waiver{_nearest(key, KEYS)}" for key in waiver if key not in KEYS]
-        problems += [f"{where}.{key} is missing" for key in KEYS if waiver.get(key) in (None, "", [])]
+        problems += [f"{where}.{key} is missing" for key in KEYS if waiver.get(key) is None or str(waiver[key]).strip() in ("", "[]")]
+        problems += [f"{where}.{key} is {waiver[key]!r}; write a text" for key in ("control", "reason", "owner") if isinstance(waiver.get(key), (dict, list))]
         control = waiver.get("control")
+        if isinstance(control, (dict, list)):
+            control = None
         if control and control not in BY_ID:
             problems.append(f"{where}.control is {control!r}, which is no control{_nearest(control, list(BY_ID))}")
         elif control and not BY_ID[control].waivable:
@@ -61,7 +64,7 @@ def read_waivers(waivers, hosts, today):
         if ends > today + datetime.timedelta(days=LONGEST):
             problems.append(f"{where}.expires is {ends}, more than {LONGEST} days ahead; the latest is {today + datetime.timedelta(days=LONGEST)}")
         clean = {**{key: str(waiver.get(key)) for key in ("control", "reason", "owner")}, "expires": ends.isoformat()}
-        for host in scope:
+        for host in filter(hosts.__contains__, scope):
             (force if ends >= today else expired).setdefault(host, []).append(clean)
     if problems:
         raise WaiverError(

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import report_formats
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import every_status
 
 
@@ -84,6 +85,30 @@ def test_prometheus_counts_alike(document):
     assert len(re.findall("^vllm_audit_control{", text, re.MULTILINE)) == document["counts"]["fail"] + document["counts"]["unknown"]
     for line in text.splitlines():
         assert re.fullmatch(r'# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{([a-z]+="[^"\n]*",?)*\})? -?[0-9.]+', line), line
+
+
+HOSTILE_NAME = "=npu02\"\\\n\r\x07</td><script>alert(1)</script>',;{}\u202e"
+
+
+def renamed(value):
+    """A document in which npu02 has a name that is markup, a formula and more."""
+    if isinstance(value, dict):
+        return {renamed(key): renamed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item) for item in value]
+    return value.replace("npu02", HOSTILE_NAME) if isinstance(value, str) else value
+
+
+def test_a_host_whose_name_is_markup_is_a_name_in_every_format(document):
+    hostile, number = renamed(document), len(document["findings"])
+    assert len(ElementTree.fromstring("".join(report_formats.render_junit(hostile)).encode()).findall(".//testcase")) == number
+    for render in (report_formats.render_json, report_formats.render_sarif, report_formats.render_oscal):
+        json.loads("".join(render(hostile)))
+    rows = list(csv.DictReader(io.StringIO("".join(report_formats.render_csv(hostile)), newline="")))
+    assert {row["host"] for row in rows} == {"npu01", f"'{HOSTILE_NAME}"}
+    for line in "".join(report_formats.render_prometheus(hostile)).split("\n"):
+        assert not line or re.fullmatch(r'# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{([a-z]+="([^"\\\n]|\\["\\n])*",?)*\})? -?[0-9.]+', line), line
+    assert "<script" not in "".join(render_html(hostile))
 
 
 def test_json_is_the_document(document):
