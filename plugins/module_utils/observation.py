@@ -10,6 +10,7 @@ import os
 import platform
 import pwd
 import stat
+import struct
 import subprocess
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_history, network_tables, udp_responder
@@ -60,7 +61,7 @@ def observe(request, run=None):
     def part(name, read):
         try:
             result[name] = read()
-        except (OSError, ValueError, KeyError, IndexError, subprocess.SubprocessError, RulesetUnreadable) as error:
+        except (AttributeError, LookupError, OSError, TypeError, ValueError, struct.error, subprocess.SubprocessError, RulesetUnreadable) as error:
             result[name] = None
             unknown[name] = f"{type(error).__name__}: {error}"[:300]
 

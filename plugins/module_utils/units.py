@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -28,8 +29,11 @@ HARMLESS_WORDS = re.compile("TOKENIZERS?|(?<!API_)(?<!AUTH_)(?<!ACCESS_)TOKENS|K
 SECRET_FLAG = re.compile("(KEYS?|TOKEN|SECRETS?|PASSWORDS?)$")
 # A shell that reads a credential of systemd when it runs: the command line holds its place and not the secret.
 CREDENTIAL_READS = ("$CREDENTIALS_DIRECTORY/", "$(cat")
-# Titles and names under which vLLM, vLLM-MindSpore and Ray run (setproctitle in vLLM, the console scripts, Ray's daemons).
-ENGINE = re.compile(r"(^|/)(vllm|vllm-mindspore|raylet|gcs_server)( |$)|^VLLM::|^ray::")
+# Under which vLLM, vLLM-MindSpore and Ray run: titles (setproctitle in vLLM and Ray), console scripts and Ray's daemons, modules of `python -m`.
+ENGINE_TITLE = re.compile("VLLM::|ray::")
+ENGINE_PROGRAMS = ("vllm", "vllm-mindspore", "raylet", "gcs_server")
+ENGINE_MODULE = re.compile(r"(vllm|vllm_mindspore|vllm_ascend|ray)(\.|$)")
+WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
 def parse_show(text):
@@ -101,7 +105,8 @@ def read_processes(control_group):
     for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
         for folder, _folders, files in os.walk(root + control_group):
             if "cgroup.procs" in files:
-                with open(os.path.join(folder, "cgroup.procs"), encoding="ascii") as listing:
+                # A group that is gone meanwhile has no process.
+                with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "cgroup.procs"), encoding="ascii") as listing:
                     seen.update(int(line) for line in listing if line.strip())
         if seen:
             break
@@ -138,6 +143,21 @@ def read_process(pid, proc="/proc"):
     return process
 
 
+def is_engine(command_line):
+    """Whether a command line is that of an engine or of Ray, or of an interpreter that runs one."""
+    words = command_line.split()
+    if not words or ENGINE_TITLE.match(command_line):
+        return bool(words)
+    program = os.path.basename(words.pop(0))
+    if program.startswith("python"):
+        while words and words[0].startswith("-") and not words[0].startswith("-m"):
+            del words[:2 if words[0] in WITH_VALUE else 1]
+        if words and words[0].startswith("-m"):
+            return bool(ENGINE_MODULE.match(words[0][2:] or "".join(words[1:2])))
+        program = os.path.basename(words[0]) if words else program
+    return program in ENGINE_PROGRAMS
+
+
 def read_strays(users, units, proc="/proc"):
     """Processes of the users given, and engines of whatever user, that run outside the units given: [{pid, command, user id, unit}].
 
@@ -153,8 +173,6 @@ def read_strays(users, units, proc="/proc"):
                 unit = unit_of(file.read())
         except OSError:
             continue
-        words = command_line.split(" ")
-        engine = any(ENGINE.search(word + " ") for word in words[:2]) or bool(ENGINE.search(command_line))
-        if unit not in units and (owner in users or engine):
+        if unit not in units and (owner in users or is_engine(command_line)):
             strays.append({"pid": pid, "command": mask_secrets(command_line)[:120], "uid": owner, "unit": unit})
     return strays

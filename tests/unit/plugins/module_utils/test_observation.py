@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_sysctls, sysctl_paths
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import mask_secrets, parse_show, read_process, read_units
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import is_engine, mask_secrets, parse_show, read_process, read_units
 
 
 @pytest.mark.parametrize("text, unit", [
@@ -110,6 +110,17 @@ def test_units_as_systemd_shows_them():
     assert units["a.service"]["properties"]["DeviceAllow"] == "/dev/null rw\n/dev/zero rw"
     assert units["a.service"]["properties"]["Environment"] == "TOKEN=(hidden) A=1"
     assert units["b.service"] == {"properties": parse_show(SHOW)["b.service"], "processes": []}
+
+
+@pytest.mark.parametrize("command_line, engine", [
+    ("/opt/vllm/current/bin/vllm serve /x", True), ("vllm-mindspore serve /x", True), ("/usr/bin/python3 -I /opt/vllm/current/bin/vllm serve /x", True),
+    ("python3.11 -m vllm.entrypoints.openai.api_server --host 0.0.0.0", True), ("python -mvllm.entrypoints.api_server", True),
+    ("python3 -X dev -u -m vllm_mindspore.scripts serve", True), ("VLLM::EngineCore_0", True), ("ray::IDLE", True), ("/x/ray/core/raylet --port=1", True),
+    ("vim /opt/vllm", False), ("rsync -a /srv/vllm /backup", False), ("tail -f /var/log/vllm", False), ("python3 -c import vllm", False),
+    ("python3", False), ("python3 -m http.server 80", False), ("", False), ("/usr/bin/vllm-exporter", False),
+])
+def test_what_an_engine_is(command_line, engine):
+    assert is_engine(command_line) is engine
 
 
 def test_a_titled_process_hides_its_arguments(tmp_path):
