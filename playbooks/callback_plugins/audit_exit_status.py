@@ -48,19 +48,19 @@ class CallbackModule(CallbackBase):
         self._audits = name == "audit.yml" or self._drift
 
     def v2_runner_on_ok(self, result):
-        self._read(result)
+        self._read(result, enforced=False)
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         action = result._task.resolved_action
-        if self._read(result) is None and (action in REFUSING or (action == DRIFT and result._task.args.get("step") in ("check", "decide"))):
+        if self._read(result, enforced=True) is None and (action in REFUSING or (action == DRIFT and result._task.args.get("step") in ("check", "decide"))):
             self._refused = True
 
-    def _read(self, result):
+    def _read(self, result, enforced):
         if result._task.resolved_action != JUDGE:
             return None
         status = result._result.get("exit_status")
         if isinstance(status, int):
-            self._status, self._enforced = status, bool(result._result.get("failed"))
+            self._status, self._enforced = status, enforced
             self._statuses.append(status)
         return status
 

@@ -17,12 +17,12 @@ JUDGE, TARGETS, OBSERVE = (f"vllm_mindspore.hardening.{name}" for name in ("judg
 
 
 def left_with(playbook, results=(), failures=False, dark=False):
-    """The status the callback plugin leaves with; None where it leaves that to ansible-playbook. results: [(action, result)]."""
+    """The status the callback plugin leaves with; None where it leaves that to ansible-playbook. results: [(action, whether it failed, result)]."""
     callback = audit_exit_status.CallbackModule()
     callback.v2_playbook_on_start(SimpleNamespace(_file_name=f"/x/{playbook}"))
-    for action, result in results:
+    for action, failed, result in results:
         told = SimpleNamespace(_task=SimpleNamespace(resolved_action=action, args={}), _result=result)
-        (callback.v2_runner_on_failed if result.get("failed") else callback.v2_runner_on_ok)(told)
+        (callback.v2_runner_on_failed if failed else callback.v2_runner_on_ok)(told)
     try:
         callback.v2_playbook_on_stats(SimpleNamespace(failures={"npu01": 1} if failures else {}, dark={"npu01": 1} if dark else {}))
     except SystemExit as left:
@@ -31,16 +31,16 @@ def left_with(playbook, results=(), failures=False, dark=False):
 
 
 def judged(status, enforced=True):
-    return JUDGE, {"exit_status": status, "failed": bool(status and enforced)}
+    return JUDGE, bool(status and enforced), {"exit_status": status}
 
 
 @pytest.mark.parametrize(("playbook", "results", "status"), [
     ("audit.yml", [judged(0)], None),
     ("audit.yml", [judged(2)], None),
     ("audit.yml", [judged(3)], 3),
-    ("audit.yml", [(JUDGE, {"failed": True, "msg": "the waivers have a problem"})], 1),
-    ("audit.yml", [(TARGETS, {"failed": True, "msg": "no numeric address"})], 1),
-    ("audit.yml", [(OBSERVE, {"failed": True})], 3),
+    ("audit.yml", [(JUDGE, True, {"msg": "the waivers have a problem"})], 1),
+    ("audit.yml", [(TARGETS, True, {"msg": "no numeric address"})], 1),
+    ("audit.yml", [(OBSERVE, True, {})], 3),
     ("site.yml", [judged(3)], 3),
     ("site.yml", [judged(3, enforced=False)], None),
     ("audit.yml", [judged(3, enforced=False)], None),
@@ -48,7 +48,7 @@ def judged(status, enforced=True):
     ("drift.yml", [judged(2, enforced=False), judged(0, enforced=False)], 4),
 ])
 def test_the_status_of_a_run(playbook, results, status):
-    assert left_with(playbook, results, failures=any(result.get("failed") for _action, result in results)) == status
+    assert left_with(playbook, results, failures=any(failed for _action, failed, _result in results)) == status
 
 
 @pytest.mark.parametrize("playbook", ["audit.yml", "drift.yml"])
