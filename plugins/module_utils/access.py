@@ -25,9 +25,8 @@ def password_state(name, shadow="/etc/shadow"):
     return "locked"
 
 
-def sudo_rules(paths=SUDOERS):
-    """[(file name, line)] of every rule, comments and defaults left out."""
-    rules = []
+def _sudo_lines(paths):
+    """(file name, line) of what sudo reads, comments left out; `#1000` at the start of a line is a user."""
     for pattern in paths:
         for path in sorted(glob.glob(pattern)):
             name = os.path.basename(path)
@@ -35,9 +34,23 @@ def sudo_rules(paths=SUDOERS):
                 continue
             with open(path, encoding="utf-8", errors="backslashreplace") as file:
                 text = re.sub(r"\\\n", " ", file.read())
-            rules.extend((name, line.strip()) for line in text.splitlines()
-                         if line.strip() and not line.lstrip().startswith(("#", "@", "Defaults")) and "_Alias" not in line.split()[0])
-    return rules
+            yield from ((name, line.strip()) for line in text.splitlines() if line.strip() and not re.match(r"\s*#(?!\d)", line))
+
+
+def sudo_rules(paths=SUDOERS):
+    """[(file name, line)] of every rule, comments, aliases and defaults left out."""
+    return [(name, line) for name, line in _sudo_lines(paths) if not line.startswith(("@", "Defaults")) and "_Alias" not in line.split()[0]]
+
+
+def user_aliases(paths=SUDOERS):
+    """{alias: {members}} of the users that rules name together."""
+    aliases = {}
+    for _name, line in _sudo_lines(paths):
+        if line.split()[0] == "User_Alias":
+            for definition in line.partition("User_Alias")[2].split(":"):
+                alias, _separator, members = definition.partition("=")
+                aliases.setdefault(alias.strip(), set()).update(member.strip() for member in members.split(","))
+    return aliases
 
 
 def read_accounts(names):
@@ -45,7 +58,7 @@ def read_accounts(names):
 
     `sudo` lists the rules that name the account, one of its groups, or everybody.
     """
-    rules = sudo_rules() if names else []
+    rules, aliases = (sudo_rules(), user_aliases()) if names else ([], {})
     accounts = {}
     for name in names:
         try:
@@ -54,7 +67,9 @@ def read_accounts(names):
             accounts[name] = None
             continue
         groups = sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem or group.gr_gid == entry.pw_gid)
-        subjects = {name, f"#{entry.pw_uid}", "ALL", *(f"%{group}" for group in groups)}
+        subjects = {name, f"#{entry.pw_uid}", "ALL", *(f"%{group}" for group in groups), *(f"%#{grp.getgrnam(group).gr_gid}" for group in groups)}
+        for _level in aliases:  # an alias may name another
+            subjects |= {alias for alias, members in aliases.items() if members & subjects}
         accounts[name] = {
             "uid": entry.pw_uid, "groups": groups, "shell": entry.pw_shell, "home": entry.pw_dir, "password": password_state(name),
             "sudo": [f"{file}: {line}" for file, line in rules if subjects & set(re.sub(r"\s*,\s*", ",", line).split()[0].split(","))],

@@ -9,9 +9,10 @@ import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import unit_of
 
+COMMANDS = ("ExecStart", "ExecCondition", "ExecStartPre", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
 UNIT_PROPERTIES = (
     "Id", "LoadState", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths", "NeedDaemonReload", "MainPID", "ControlGroup", "User",
-    "Group", "SupplementaryGroups", "DynamicUser", "ExecStart", "ExecStartPre", "ExecStartPost", "Environment", "EnvironmentFiles", "NoNewPrivileges",
+    "Group", "SupplementaryGroups", "DynamicUser", *COMMANDS, "Environment", "EnvironmentFiles", "NoNewPrivileges",
     "CapabilityBoundingSet", "AmbientCapabilities", "ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateMounts", "PrivateDevices", "PrivateUsers",
     "DevicePolicy", "DeviceAllow", "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectClock",
     "ProtectHostname", "ProtectProc", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality",
@@ -90,7 +91,7 @@ def read_units(names, run, properties=UNIT_PROPERTIES):
         raise OSError(code, error.strip() or "systemctl show failed")
     units = {}
     for name, values in parse_show(output).items():
-        for key in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
+        for key in ("Environment", *COMMANDS):
             if key in values:
                 values[key] = mask_secrets(values[key])
         units[name] = {"properties": values, "processes": read_processes(values.get("ControlGroup") or "")}

@@ -12,7 +12,7 @@ import math
 import re
 import shlex
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import HIDDEN, mask_secrets
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import COMMANDS, HIDDEN, mask_secrets
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots, some
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT
 
@@ -107,7 +107,7 @@ def other_arguments(node):
         words = _command_line(properties)
         start = next((index for index, word in enumerate(words) if word == str(instance["arguments"][0])), len(words))
         problems += [f"{unit}: the program is {problem}" for problem in _other_program(node, unit, instance, words[:start])]
-        problems += [f"{unit}: another command in {name}: {clip(properties[name])}" for name in ("ExecStartPre", "ExecStartPost") if properties.get(name)]
+        problems += [f"{unit}: another command in {name}: {clip(properties[name])}" for name in COMMANDS[1:] if properties.get(name)]
         found = reduced(words[start:])
         if found != planned:
             more = [word for word in found if word not in planned]
@@ -151,7 +151,7 @@ def nothing_dangerous(node):
 def no_secret_in_unit(node):
     problems = []
     for unit, _instance, properties, _processes in node.loaded_units():
-        for name in ("Environment", "ExecStart", "ExecStartPre", "ExecStartPost"):
+        for name in ("Environment", *COMMANDS):
             if HIDDEN in str(properties.get(name, "")):
                 problems.append(f"{unit}: a secret in {name}")
     return "secrets as credentials only", problems
@@ -188,6 +188,10 @@ def unit_has_its_own_user(node):
         expected.append(f"{name}: {instance['user']}")
         if properties.get("User") != instance["user"]:
             problems.append(f"{name}: User is {clip(properties.get('User')) or 'root'}, planned {instance['user']}")
+        if properties.get("Group") != instance["user"]:
+            problems.append(f"{name}: Group is {clip(properties.get('Group')) or 'empty'}, planned {instance['user']}")
+        if properties.get("SupplementaryGroups"):
+            problems.append(f"{name}: SupplementaryGroups is {clip(properties['SupplementaryGroups'])}, planned are those of the account")
     return "; ".join(expected), problems
 
 

@@ -12,7 +12,7 @@ TEXT_LIMIT = 400
 LINKS = 40  # as many as a node follows (module_utils/observation.py)
 # Systemd tells these of every unit, and those of every service, empty or not: where one is missing, nothing follows from its absence.
 OF_UNITS = ("LoadState", "FragmentPath", "DropInPaths")
-OF_SERVICES = (*OF_UNITS, "Environment", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths")
+OF_SERVICES = (*OF_UNITS, "Environment", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths", "SupplementaryGroups")
 
 
 class Unknown(Exception):

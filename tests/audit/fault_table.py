@@ -146,6 +146,7 @@ FAULTS = [
     edit("--enforce-eager removed", "s/ --enforce-eager//", "PAR-08"),
     edit("another program", "s#/opt/vllm/current/bin/vllm serve#/opt/vllm/standin/bin/vllm serve#", "PAR-08"),
     edit("another command before the engine", "s#^ExecStart=#ExecStartPre=/bin/true\\n&#", "PAR-08"),
+    edit("another command after the engine", "s#^ExecStart=#ExecStopPost=/bin/true\\n&#", "PAR-08"),
     edit("variables out of a file", "s#^\\[Service\\]$#&\\nEnvironmentFile=-/etc/default/none#", "PAR-10"),
     edit("HF_HUB_OFFLINE removed", "/HF_HUB_OFFLINE/d", "PAR-09"),
     edit("development mode", "s/^\\[Service\\]$/&\\nEnvironment=VLLM_SERVER_DEV_MODE=1/", "PAR-10"),
@@ -167,6 +168,7 @@ FAULTS = [
     fault("engine started by hand as root",
           "VLLM_HOST_IP=127.0.0.1 setsid /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; sleep 1",
           "pkill -xf '/usr/bin/python3 /opt/vllm/current/bin/vllm serve x'; sleep 0.5", "SRV-07"),
+    weaken("SupplementaryGroups", "disk", "SRV-02"),
     weaken("ProtectSystem", "full", "SRV-08"),
     weaken("ProtectHome", "no", "SRV-08"),
     weaken("PrivateTmp", "no", "SRV-08"),
@@ -212,6 +214,8 @@ FAULTS = [
     fault("service account with a password", "echo vllm-chat:x1y2z3 | chpasswd", "usermod -p '!' vllm-chat", "ACC-04"),
     fault("service account in a privileged group", "gpasswd -a vllm-chat sudo", "gpasswd -d vllm-chat sudo", "ACC-05"),
     fault("service account in sudoers", "echo 'vllm-chat ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/x", "rm /etc/sudoers.d/x", "ACC-05"),
+    fault("service account in sudoers by an alias", "printf 'User_Alias SOME = nobody, vllm-chat\\nSOME ALL=(ALL) NOPASSWD: ALL\\n' > /etc/sudoers.d/x",
+          "rm /etc/sudoers.d/x", "ACC-05"),
 ]
 
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import socket
 
 import pytest
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import access
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_sysctls, sysctl_paths
@@ -145,6 +148,18 @@ def test_sudo_rules_name_accounts_groups_and_everybody(tmp_path):
     (tmp_path / "d" / "two.bak").write_text("eve ALL=(ALL) ALL\n")
     rules = sudo_rules((str(tmp_path / "sudoers"), str(tmp_path / "d" / "*")))
     assert [line.split()[0] for _file, line in rules] == ["root", "%admin,bob", "ALL"]
+
+
+def test_sudo_rules_by_number_and_by_alias(tmp_path, monkeypatch):
+    account = pwd.getpwuid(os.getuid())
+    group = grp.getgrgid(account.pw_gid).gr_name
+    (tmp_path / "sudoers").write_text(
+        f"#include x\n# comment\n#{account.pw_uid} ALL=1\n%#{account.pw_gid} ALL=2\nUser_Alias ONE = nobody-else : TWO = x, THREE\n"
+        f"User_Alias THREE = %{group}\nONE ALL=3\nTWO, other ALL=4\nother ALL=5\n")
+    monkeypatch.setattr(access, "SUDOERS", (str(tmp_path / "sudoers"),))
+    for name in ("sudo_rules", "user_aliases"):
+        monkeypatch.setattr(getattr(access, name), "__defaults__", (access.SUDOERS,))
+    assert [line[-1] for line in read_accounts([account.pw_name])[account.pw_name]["sudo"]] == ["1", "2", "4"]
 
 
 @pytest.mark.parametrize("line, state", [("x:!:1", "locked"), ("x:*:1", "locked"), ("x::1", "empty"), ("x:$6$a:1", "set")])

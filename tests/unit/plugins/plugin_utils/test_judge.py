@@ -182,6 +182,7 @@ DEVIATIONS = {
     "another program is started": ("PAR-08", replaced("ExecStart", "argv[]=/opt/vllm/current/bin/vllm serve", "argv[]=/tmp/vllm serve")),
     "another command is started before": ("PAR-08", properties(ExecStartPre="{ path=/bin/x ; argv[]=/bin/x ; ignore_errors=no }")),
     "another command is started after": ("PAR-08", properties(ExecStartPost="{ path=/bin/x ; argv[]=/bin/x ; ignore_errors=no }")),
+    "another command is run at the end": ("PAR-08", properties(ExecStopPost="{ path=/bin/x ; argv[]=/bin/x ; ignore_errors=no }")),
     "variables come out of a file": ("PAR-10", properties(EnvironmentFiles="/etc/default/vllm (ignore_errors=no)")),
     "a variable is missing": ("PAR-09", replaced("Environment", "HF_HUB_OFFLINE=1", "")),
     "development mode is on": ("PAR-10", replaced("Environment", "HF_HUB_OFFLINE=1", "HF_HUB_OFFLINE=1 VLLM_SERVER_DEV_MODE=1")),
@@ -191,6 +192,8 @@ DEVIATIONS = {
     "the unit was edited and not reloaded": ("SRV-01", properties(NeedDaemonReload="yes")),
     "the unit is not enabled": ("SRV-01", properties(UnitFileState="disabled")),
     "the unit runs as root": ("SRV-02", properties(User="")),
+    "the unit runs in another group": ("SRV-02", properties(Group="root")),
+    "the unit has another group beside": ("SRV-02", properties(SupplementaryGroups="disk")),
     "a process is root": ("SRV-03", process(uid="0\t0\t0\t0")),
     "a process may gain privileges": ("SRV-03", process(no_new_privileges="0")),
     "a process has a capability": ("SRV-04", process(effective="0000000000000400")),
@@ -344,7 +347,8 @@ def test_what_a_node_does_not_tell_is_never_a_pass(part, value):
     assert after["exit_status"] == 3
 
 
-PROPERTIES = ("LoadState", "Environment", "DropInPaths", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths", "FragmentPath")
+PROPERTIES = ("LoadState", "Environment", "DropInPaths", "CapabilityBoundingSet", "AmbientCapabilities", "ReadWritePaths", "FragmentPath",
+              "SupplementaryGroups")
 
 
 @pytest.mark.parametrize("name", PROPERTIES)
