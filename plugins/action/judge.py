@@ -15,9 +15,11 @@ from ansible.utils.display import Display
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import deviations, drift
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import observations, plain, plan_of, probes, vantage_addresses
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge, worst
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import build_document, terminal_summary, verdict_sentence
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import (
+    DocumentError, build_document, read_document, terminal_summary, verdict_sentence)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import (
     DEVIATIONS, ReportError, deviations_text, lines_of, locked, read_deviations, read_history, summary_of, write_reports)
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import write as write_file
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_formats import (
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
@@ -45,7 +47,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         _spec, arguments = self.validate_argument_spec({
-            "plan": {"type": "dict", "required": True},
+            "plan": {"type": "dict"},
+            "document": {"type": "path"},
             "spread": {"type": "int", "default": 64},
             "peers": {"type": "int", "default": 8},
             "directory": {"type": "path"},
@@ -54,7 +57,9 @@ class ActionModule(ActionBase):
             "waivers": {"type": "list", "elements": "dict", "default": []},
             "enforce": {"type": "bool", "default": True},
             "before": {"type": "list", "elements": "dict"},
-        })
+        }, required_one_of=[("plan", "document")], mutually_exclusive=[("plan", "document")])
+        if arguments["document"]:
+            return {**result, **self.again(arguments)}
         plan = plan_of(arguments["plan"])
         now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
         try:
@@ -84,6 +89,28 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["msg"] += "".join(f" {finding['control']} {finding['host']}: {finding['observed']}." for finding in worst(document["findings"]))
         return result
+
+    @staticmethod
+    def again(arguments):
+        """Write the reports of an earlier run in other formats; the results."""
+        try:
+            document = read_document(arguments["document"])
+            paths = []
+            for name in arguments["formats"] if arguments["directory"] else ():
+                file, render = FORMATS[name]
+                paths.append(os.path.join(arguments["directory"], file))
+                if os.path.realpath(paths[-1]) != os.path.realpath(arguments["document"]):
+                    write_file(paths[-1], render(document))
+        except DocumentError as error:
+            raise AnsibleActionFail(f"document: {error}") from None
+        except OSError as error:
+            raise AnsibleActionFail(f"directory is {arguments['directory']!r}, where the report cannot be written: {error.strerror}") from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            raise AnsibleActionFail(f"document: {arguments['document']} is no whole results document: it is truncated or was edited") from None
+        return {"changed": False, "verdict": document["verdict"], "exit_status": document["exit_status"], "counts": document["counts"],
+                "wire": document["wire"]["counts"], "coverage": document["coverage"], "reports": paths, "msg": verdict_sentence(document),
+                "findings": [finding for finding in document["findings"] if finding["status"] in ("fail", "unknown")],
+                "failed": bool(document["exit_status"] and arguments["enforce"])}
 
     def write(self, arguments, document, seen):
         """Complete the document with what earlier runs left, and write the reports; their paths. Raises ReportError."""

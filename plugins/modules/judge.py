@@ -17,9 +17,13 @@ description:
   - Prints the table of expected against observed and a summary, writes the reports, and fails unless the run is compliant.
 options:
   plan:
-    description: The plan, as the role C(vllm_cluster) publishes it.
+    description: The plan, as the role C(vllm_cluster) publishes it. Either this or O(document) is required.
     type: dict
-    required: true
+  document:
+    description:
+      - The results document of an earlier run, C(report.json). Nothing is judged again; its reports are written to O(directory) in O(formats).
+      - It is refused where it is truncated, was edited, or is of a newer version.
+    type: path
   spread:
     description: The same as was given to M(vllm_mindspore.hardening.audit_targets).
     type: int
@@ -72,6 +76,14 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Hand an earlier run over to a code scanning service
+  vllm_mindspore.hardening.judge:
+    document: /srv/audit/report.json
+    directory: /srv/exchange
+    formats: [sarif]
+    enforce: false
+  delegate_to: localhost
+
 - name: Judge and report
   vllm_mindspore.hardening.judge:
     plan: "{{ vllm_cluster_plan }}"

@@ -49,6 +49,13 @@ def judge_node(node, waivers=(), expired=()):
     return findings
 
 
+def verdict_of(counts, gaps):
+    """The verdict of numbers of findings by status; gaps: whether a host was not reached."""
+    if counts[FAIL]:
+        return FINDINGS
+    return INCOMPLETE if counts[UNKNOWN_STATUS] or gaps else COMPLIANT
+
+
 def judge(plan, composed, observations, reasons, probes, waivers=None, expired=None):
     """The whole judgement.
 
@@ -70,11 +77,7 @@ def judge(plan, composed, observations, reasons, probes, waivers=None, expired=N
     counts = {status: sum(finding["status"] == status for finding in findings) for status in STATUSES}
     unobserved = [host for host in plan["nodes"] if not isinstance(observations.get(host), dict)]
     silent = [name for name in composed["vantage_points"] if not isinstance(probes.get(name), dict)]
-    verdict = COMPLIANT
-    if counts[FAIL]:
-        verdict = FINDINGS
-    elif counts[UNKNOWN_STATUS] or unobserved or silent:
-        verdict = INCOMPLETE
+    verdict = verdict_of(counts, unobserved or silent)
     return {
         "verdict": verdict, "exit_status": EXIT_STATUS[verdict],
         "coverage": {

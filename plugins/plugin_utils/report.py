@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import collections
+import json
+
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import FAIL, STATUSES, UNKNOWN_STATUS, fix_of, worst
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import (
+    EXIT_STATUS, FAIL, STATUSES, UNKNOWN_STATUS, fix_of, verdict_of, worst)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN
 
 DOCUMENT_VERSION = 1
@@ -44,9 +48,33 @@ def check_document(document):
     missing = [key for key in ("generated", "verdict", "coverage", "counts", "wire", "findings", "controls", "plan") if key not in document]
     if missing:
         raise DocumentError(f"the results document lacks {', '.join(missing)}: it is truncated or was edited")
-    total = sum(document["counts"].get(status, 0) for status in STATUSES)
-    if total != len(document["findings"]):
-        raise DocumentError(f"the results document counts {total} findings and holds {len(document['findings'])}: it is truncated or was edited")
+    try:
+        found = collections.Counter(finding["status"] for finding in document["findings"])
+        counts = {status: document["counts"][status] for status in STATUSES}
+        verdict = verdict_of(counts, document["coverage"]["not_observed"] or document["coverage"]["not_probed"])
+    except (AttributeError, KeyError, TypeError):
+        raise DocumentError("the results document holds something else than findings: it was edited") from None
+    if counts != {status: found[status] for status in STATUSES} or sum(found.values()) != sum(counts.values()):
+        raise DocumentError(f"the results document counts {sum(counts.values())} findings and holds {sum(found.values())}, or of other statuses:"
+                            " it is truncated or was edited")
+    if (document["verdict"], document.get("exit_status")) != (verdict, EXIT_STATUS[verdict]):
+        raise DocumentError(f"the results document says {document['verdict']!s:.20}, and its findings {verdict}: it was edited")
+
+
+def read_document(path):
+    """A results document from its file, `report.json`. Raises DocumentError."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+    except OSError as error:
+        raise DocumentError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise DocumentError(f"{path} is no JSON: it is truncated, or no results document of the audit") from None
+    try:
+        check_document(document)
+    except DocumentError as error:
+        raise DocumentError(f"{path}: {error}") from None
+    return document
 
 
 def verdict_sentence(document):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ansible_collections.vllm_mindspore.hardening.plugins.action.judge import FORMATS
+from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import every_status
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTROLLER = "10.77.0.1"
 WAIVER = {"control": ["SRV-08"], "hosts": "all", "reason": "x", "owner": "x", "expires": "2030-01-01"}
@@ -56,3 +59,35 @@ def test_the_status_of_a_run(tmp_path, playbook, words, status):
     done = subprocess.run(command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def again(path, *words):
+    """What `judge` says of a results document."""
+    command = ["ansible", "localhost", "-m", "vllm_mindspore.hardening.judge", "-a", " ".join([f"document={path}", f"directory={path.parent}/again", *words])]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+def test_a_results_document_is_written_again_in_other_formats(tmp_path):
+    document = every_status()
+    (tmp_path / "report.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "again").mkdir()
+    done = again(tmp_path / "report.json", "formats=csv,html,json,junit,oscal,prometheus,sarif", "enforce=false")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file, render in FORMATS.values():
+        assert (tmp_path / "again" / file).read_text(encoding="utf-8") == "".join(render(document)).replace("\r\n", "\n")
+    assert again(tmp_path / "report.json").returncode == 2
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"version": 2}, "use a newer release"), ({"verdict": "compliant", "exit_status": 0}, "was edited"), ({"wire": 7}, "no whole results document"),
+    ({"controls": []}, "no whole results document"), ({"plan": {"nodes": {}}}, "no whole results document"),
+])
+def test_a_document_that_is_none_is_one_clear_message(tmp_path, change, words):
+    (tmp_path / "report.json").write_text(json.dumps({**every_status(), **change}), encoding="utf-8")
+    (tmp_path / "again").mkdir()
+    done = again(tmp_path / "report.json", "formats=html,oscal", "enforce=false")
+    assert done.returncode == 2
+    assert words in done.stdout + done.stderr
+    assert not list((tmp_path / "again").iterdir())

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judge import judge
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report import (
-    DocumentError, build_document, check_document, terminal_summary, verdict_sentence, wire_table)
+    DocumentError, build_document, check_document, read_document, terminal_summary, verdict_sentence, wire_table)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
     PLAN, composed, listener, observations, path_of, probes)
@@ -66,12 +66,36 @@ def test_the_document_is_json_and_checks():
     (lambda made: made.update(version=2), "newer"),
     (lambda made: made.pop("findings"), "lacks findings"),
     (lambda made: made["findings"].pop(), "truncated"),
+    (lambda made: made.update(verdict="findings", exit_status=2), "says 'findings'|says findings"),
+    (lambda made: made["findings"][0].update(status="fail"), "of other statuses"),
+    (lambda made: made["findings"][0].update(status="passed"), "truncated or was edited"),
+    (lambda made: made["findings"][0].update(status=[]), "something else"),
+    (lambda made: made.update(findings={"a": 1}), "something else"),
+    (lambda made: made.update(counts=[]), "something else"),
+    (lambda made: made["counts"].pop("pass"), "something else"),
+    (lambda made: made.update(coverage=None), "something else"),
+    (lambda made: made["coverage"]["not_observed"].update(npu01="timed out"), "was edited"),
 ])
 def test_other_documents_are_refused(change, words):
     made = document()
     change(made)
     with pytest.raises(DocumentError, match=words):
         check_document(made)
+
+
+def test_a_document_is_read_from_its_file(tmp_path):
+    made, path = json.dumps(document()), tmp_path / "report.json"
+    path.write_text(made)
+    assert read_document(str(path)) == document()
+    for text in (made[:-9], "", "[" * 100000, "\x00"):
+        path.write_text(text)
+        with pytest.raises(DocumentError, match="report.json is no JSON"):
+            read_document(str(path))
+    path.write_bytes(b"\xff")
+    with pytest.raises(DocumentError, match="report.json is no JSON"):
+        read_document(str(path))
+    with pytest.raises(DocumentError, match="No such file"):
+        read_document(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("nothing", [None, [], "x", {}, {"version": "1"}])
