@@ -9,6 +9,7 @@ In the commands `@N@` is the last number of the host's addresses and `@B@` the l
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -28,7 +29,8 @@ PROCESS_CONTROLS = frozenset({"SRV-03", "SRV-04", "SRV-05", "SRV-06"})
 
 @dataclass(frozen=True)
 class Fault:
-    """One deviation. `hosts`: where it makes sense; `unknown`: controls that cannot be judged while it lasts."""
+    """One deviation. `hosts`: where it makes sense; `unknown`: controls that cannot be judged while it lasts; `observed`: a regular expression of what the
+    evidence of one of the controls has to say."""
 
     name: str
     make: str
@@ -36,37 +38,42 @@ class Fault:
     controls: frozenset
     hosts: tuple = ("npu01", "npu02")
     unknown: frozenset = field(default_factory=frozenset)
+    observed: str = ""
 
 
-def fault(name, make, unmake, *controls, hosts=("npu01", "npu02"), unknown=frozenset()):
-    return Fault(name, make, unmake, frozenset(controls), hosts, frozenset(unknown))
+def fault(name, make, unmake, *controls, hosts=("npu01", "npu02"), unknown=frozenset(), observed=""):
+    return Fault(name, make, unmake, frozenset(controls), hosts, frozenset(unknown), observed)
 
 
-def edit(name, expression, *controls, hosts=("npu01", "npu02")):
+def edit(name, expression, *controls, hosts=("npu01", "npu02"), observed=""):
     """The unit edited with sed, reloaded and restarted."""
     return fault(f"unit edited: {name}", f"cp -p {UNIT} /root/unit; sed -i '{expression}' {UNIT}; {RESTART}", f"cp -p /root/unit {UNIT}; {RESTART}",
-                 *controls, hosts=hosts)
+                 *controls, hosts=hosts, observed=observed)
 
 
-def weaken(directive, value, *controls):
+def weaken(directive, value, *controls, observed=""):
     """A sandbox option set to another value."""
-    return edit(f"{directive}={value}", f"/^{directive}=/d; s#^\\[Service\\]$#&\\n{directive}={value}#", *controls)
+    return edit(f"{directive}={value}", f"/^{directive}=/d; s#^\\[Service\\]$#&\\n{directive}={value}#", *controls,
+                observed=observed or rf"vllm-chat\.service: {directive} is (?i:{value or 'empty'})")
 
 
 def setting(name, value, *controls):
-    return fault(f"setting {name}={value}", f"sysctl -qw {name}='{value}'", SETTINGS, *controls)
+    return fault(f"setting {name}={value}", f"sysctl -qw {name}='{value}'", SETTINGS, *controls,
+                 observed=f"^{name.replace('.', '/')} is {'empty' if value == '' else value}, planned ")
 
 
 def mode(path, bits, back, *controls):
-    return fault(f"{path} has mode {bits}", f"chmod {bits} {path}", f"chmod {back} {path}", *controls)
+    return fault(f"{path} has mode {bits}", f"chmod {bits} {path}", f"chmod {back} {path}", *controls, observed=f"^{re.escape(path)} .*mode {bits}")
 
 
 def owner(path, *controls):
-    return fault(f"{path} belongs to the service", f"chown vllm-chat {path}", f"chown root {path}", *controls)
+    return fault(f"{path} belongs to the service", f"chown vllm-chat {path}", f"chown root {path}", *controls,
+                 observed=f"^{re.escape(path)} belongs to vllm-chat$")
 
 
 def sshd(line, *controls):
-    return fault(f"sshd: {line}", f"echo '{line}' > {SSHD}", f"rm {SSHD}", *controls)
+    name, _separator, value = line.partition(" ")
+    return fault(f"sshd: {line}", f"echo '{line}' > {SSHD}", f"rm {SSHD}", *controls, observed=f"^{name} is {value}, wanted ")
 
 
 def listening(name, command):
@@ -175,7 +182,7 @@ FAULTS = [
     weaken("UMask", "0022", "SRV-08"),
     weaken("ReadWritePaths", "/etc", "SRV-08"),
     weaken("DevicePolicy", "auto", "SRV-09"),
-    weaken("DeviceAllow", "/dev/mem rw", "SRV-09"),
+    weaken("DeviceAllow", "/dev/mem rw", "SRV-09", observed="/dev/mem is allowed and not planned"),
     weaken("ProtectKernelModules", "no", "SRV-10"),
     weaken("ProtectKernelTunables", "no", "SRV-10"),
     weaken("ProtectControlGroups", "no", "SRV-10"),
@@ -185,8 +192,8 @@ FAULTS = [
     weaken("RestrictNamespaces", "no", "SRV-11"),
     weaken("LockPersonality", "no", "SRV-11"),
     weaken("RestrictSUIDSGID", "no", "SRV-11"),
-    weaken("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET", "SRV-11"),
-    weaken("SystemCallFilter", "@system-service @mount", "SRV-12"),
+    weaken("RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET", "SRV-11", observed="RestrictAddressFamilies is .*AF_PACKET"),
+    weaken("SystemCallFilter", "@system-service @mount", "SRV-12", observed="mount is let through"),
     weaken("SystemCallArchitectures", "", "SRV-12"),
     edit("packets to anywhere", "/^IPAddressDeny=/d", "SRV-13"),
     edit("packets to a stranger", "s/^\\[Service\\]$/&\\nIPAddressAllow=192.0.2.0\\/24/", "SRV-13"),

@@ -103,6 +103,13 @@ def pairs(faults):
         yield first, second
 
 
+def told(item, findings):
+    """Whether every finding says what was expected and what was observed, and one of them what the table says."""
+    lines = [line for finding in findings for line in finding["evidence"]]
+    return all(finding["expected"] and finding["observed"] for finding in findings) and (
+        item is None or any(re.search(item.observed, line) for line in lines))
+
+
 def campaign(lab, chosen, begun):
     """Make and unmake the faults; ([outcome], number of those reported otherwise)."""
     clean, _document = lab.audit()
@@ -120,8 +127,9 @@ def campaign(lab, chosen, begun):
             failed, unknown = seen[host]
             expected = item.controls if item else frozenset()
             allowed = base[host] | (item.unknown if item else frozenset())
-            good = failed == expected and unknown <= allowed and made.get(host, True) and unmade.get(host, True)
-            evidence = {finding["control"]: finding["observed"] for finding in document["findings"] if finding["host"] == host and finding["status"] == "fail"}
+            findings = [finding for finding in document["findings"] if finding["host"] == host and finding["status"] == "fail"]
+            evidence = {finding["control"]: finding["observed"] for finding in findings}
+            good = failed == expected and unknown <= allowed and made.get(host, True) and unmade.get(host, True) and told(item, findings)
             outcomes.append(
                 {
                     "fault": item.name if item else None,
