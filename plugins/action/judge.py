@@ -24,7 +24,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_fo
     render_csv, render_json, render_junit, render_oscal, render_prometheus, render_sarif)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_html import render_html
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.waivers import WaiverError, read_waivers
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose, without_ended_responders
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import compose, without_ended_responders, without_responder
 
 DEVIATIONS_SHOWN = 500
 FORMATS = {
@@ -67,7 +67,8 @@ class ActionModule(ActionBase):
         except WaiverError as error:
             raise AnsibleActionFail(str(error)) from None
         seen, reasons = observations(task_vars["hostvars"], plan["nodes"])
-        seen = without_ended_responders(seen, time.time())
+        lost = without_responder(probes(task_vars["hostvars"], plan["nodes"])[0])
+        seen = without_ended_responders(seen, time.time(), lost)
         composed = compose(plan, seen, vantage_addresses(task_vars), arguments["spread"], arguments["peers"])
         tried, probe_reasons = probes(task_vars["hostvars"], composed["vantage_points"])
         judgement = judge(plan, composed, seen, {**probe_reasons, **reasons}, tried, waivers, expired)

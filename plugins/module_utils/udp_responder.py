@@ -113,6 +113,11 @@ def living():
         return []
 
 
+def running():
+    """How many responders run on this host; None for whoever may not read the register."""
+    return None if os.path.exists(STATE) and not os.access(STATE, os.R_OK) else len(living())
+
+
 def answered():
     """(protocol, address, port) of what the responders of this host listen on."""
     return {("udp", address, port) for address, port in _sockets(living())}

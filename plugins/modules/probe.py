@@ -112,6 +112,13 @@ sent:
   returned: success
   type: int
   sample: 320
+responders:
+  description: >-
+    How many responders of UDP probes (M(vllm_mindspore.hardening.audit)) ran on this host when it had probed; null where
+    the module may not know.
+  returned: success
+  type: int
+  sample: 1
 paths:
   description:
     - One entry for every pair of source and destination address and protocol.
@@ -135,6 +142,7 @@ paths:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import udp_responder
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import ProbeError, plan_paths, probe
 
 
@@ -168,7 +176,7 @@ def main():
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"the kernel refuses to probe: {error}")
-    module.exit_json(changed=False, **result)
+    module.exit_json(changed=False, responders=udp_responder.running(), **result)
 
 
 if __name__ == "__main__":

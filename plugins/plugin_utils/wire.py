@@ -142,21 +142,37 @@ def _udp_target(observation):
     return {"udp": [format_ports(bounds) for bounds in merge_ports((port, port) for port in ports)], "udp_nonce": str(answers.get("nonce") or "")}
 
 
-def without_ended_responders(observations, now):
-    """The observations without the responders that had ended by `now`, in seconds since the epoch: their silence means nothing."""
+def without_ended_responders(observations, now, lost=()):
+    """The observations without the responders that had ended by `now`, in seconds since the epoch, or before: their silence means nothing.
+
+    lost: hosts that found no responder running when they had probed themselves.
+    """
     left = {}
     for host, observation in observations.items():
-        answers = observation.get("responder") if isinstance(observation, dict) else None
-        try:
-            ended = bool(answers) and answers["started"] + answers["seconds"] < now
-        except (KeyError, TypeError):
-            ended = True
         left[host] = observation
-        if ended:
+        answers = observation.get("responder") if isinstance(observation, dict) else None
+        reason = None if answers is None else _why_not_believed(answers, now)
+        if answers is not None and host in lost:
+            reason = reason or "the responder of UDP probes was ended by somebody else before all had probed"
+        if reason:
             told = observation.get("unknown")
-            reason = "the responder of UDP probes had ended before all had probed: raise vllm_audit_udp_seconds"
             left[host] = {**observation, "responder": None, "unknown": {**(told if isinstance(told, dict) else {}), "responder": reason}}
     return left
+
+
+def _why_not_believed(answers, now):
+    """Why what a host told of its responder means nothing; None where it does."""
+    try:
+        if answers["started"] + answers["seconds"] < now:
+            return "the responder of UDP probes had ended before all had probed: raise vllm_audit_udp_seconds"
+    except (KeyError, TypeError):
+        return "the host told nonsense of its responder of UDP probes"
+    return None if _udp_target({"responder": answers})["udp"] else "the responder of UDP probes had no port"
+
+
+def without_responder(probes):
+    """The hosts that found none of the responders of UDP probes running when they had probed."""
+    return {host for host, probe in probes.items() if isinstance(probe, dict) and probe.get("responders") == 0}
 
 
 def _sources(addresses):

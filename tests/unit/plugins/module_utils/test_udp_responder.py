@@ -177,3 +177,12 @@ def test_it_holds_nothing_of_the_module(port, tmp_path):
     if os.geteuid() == 0:
         with open(f"/proc/{pid}/status", encoding="utf-8") as file:
             assert "Uid:\t65534\t65534\t65534\t65534" in file.read()
+
+
+def test_who_may_read_the_register_knows_how_many_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(udp_responder, "STATE", str(tmp_path / "responders"))
+    assert udp_responder.running() == 0
+    (tmp_path / "responders").write_text('{"nonce": "x", "until": 1}\n')
+    assert udp_responder.running() == 0
+    monkeypatch.setattr(udp_responder.os, "access", lambda _path, _mode: False)
+    assert udp_responder.running() is None

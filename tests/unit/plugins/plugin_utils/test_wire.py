@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import expand_ports
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import (
-    BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN, Planned, compose, judge_wire, sample_range, spread_ports, without_ended_responders)
+    BROKEN, LEAK, OK_BLOCKED, OK_OPEN, UNKNOWN, Planned, compose, judge_wire, sample_range, spread_ports, without_ended_responders, without_responder)
 
 from ansible_collections.vllm_mindspore.hardening.tests.unit.plugins.plugin_utils.audit_example import (
     PLAN,
@@ -224,8 +224,21 @@ def test_silence_after_the_responders_end_means_nothing():
     assert not [row for row in result["rows"] if row["protocol"] == "udp"]
 
 
-@pytest.mark.parametrize("nonsense", [{"ports": "all"}, {"ports": [53], "seconds": "x", "started": 5}, [], 7])
+def test_silence_after_the_responder_was_ended_by_somebody_means_nothing():
+    lost = without_responder({"npu01": {"responders": 0}, "npu02": {"responders": 1}, "client": None, "rogue": {}})
+    assert lost == {"npu01"}
+    seen = without_ended_responders(with_responders(), 1100, lost)
+    assert composed(seen)["targets"]["npu01"]["udp"] == []
+    assert "ended by somebody else" in seen["npu01"]["unknown"]["responder"]
+    assert seen["npu02"] == with_responders()["npu02"]
+
+
+@pytest.mark.parametrize("nonsense", [
+    {"ports": "all"}, {"ports": [53], "seconds": "x", "started": 5}, [], 7, {"ports": [], "seconds": 120, "started": 1060, "nonce": "x"},
+    {"ports": ["53"], "seconds": 120, "started": 1060, "nonce": "x"},
+])
 def test_a_responder_that_is_none_is_not_believed(nonsense):
     seen = with_responders()
     seen["npu01"]["responder"] = nonsense
+    assert without_ended_responders(seen, 1100)["npu01"]["unknown"]["responder"]
     assert composed(without_ended_responders(seen, 1100))["targets"]["npu01"]["udp"] == []
