@@ -30,6 +30,31 @@ options:
     description: By how many other nodes of its cluster each node is tried.
     type: int
     default: 8
+  check:
+    description: Only refuse what no audit can have, before a host is contacted; nothing is composed.
+    type: dict
+    suboptions:
+      rate:
+        description: The most packets a second, as for M(vllm_mindspore.hardening.probe).
+        type: int
+        default: 1
+      retries:
+        description: How often an unanswered probe is sent again, as for M(vllm_mindspore.hardening.probe).
+        type: int
+        default: 0
+      timeout:
+        description: The seconds to wait for answers, as for M(vllm_mindspore.hardening.probe).
+        type: float
+        default: 1.0
+      udp_seconds:
+        description: For how long UDP probes are answered.
+        type: int
+        default: 0
+      waivers:
+        description: Failures that are accepted, as for M(vllm_mindspore.hardening.judge).
+        type: list
+        elements: dict
+        default: []
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
@@ -55,12 +80,12 @@ EXAMPLES = r"""
 RETURN = r"""
 targets:
   description: What to try of every node, as M(vllm_mindspore.hardening.probe) takes it.
-  returned: success
+  returned: success, without O(check)
   type: dict
   sample: {npu01: {host: npu01, addresses: {internal: [10.77.2.11]}, tcp: ["22", "28000-28010"]}}
 vantage_points:
   description: The source addresses of every vantage point and the nodes it tries.
-  returned: success
+  returned: success, without O(check)
   type: dict
   sample: {rogue: {sources: [{segment: internal, address: 10.77.2.67}], hosts: [npu01]}}
 """

@@ -47,6 +47,7 @@ INVENTORY = {
     ("audit.yml", ["--extra-vars", '{"vllm_audit_enforce": false}'], 0),
     ("audit.yml", ["--extra-vars", json.dumps({"vllm_audit_waivers": [WAIVER]})], 1),
     ("audit.yml", ["--extra-vars", json.dumps({"vllm_audit_waivers": ["nonsense"]})], 1),
+    ("audit.yml", ["--extra-vars", '{"vllm_audit_rate": 0}'], 1),
     ("audit.yml", ["--extra-vars", '{"vllm_cluster_administrators": []}'], 1),
     ("audit.yml", ["--extra-vars", '{"vllm_audit_addresses": {"api": "client.example.com"}}'], 1),
     ("drift.yml", [], 3),
@@ -59,6 +60,18 @@ def test_the_status_of_a_run(tmp_path, playbook, words, status):
     done = subprocess.run(command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_wrong_settings_are_refused_all_at_once_before_a_host_is_contacted(tmp_path):
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump(INVENTORY), encoding="utf-8")
+    wrong = {"rate": 0, "retries": -1, "timeout": 0, "spread": -1, "peers": -1, "udp_seconds": 4000, "waivers": [{**WAIVER, "control": "NET-01"}]}
+    command = ["ansible-playbook", "-i", str(tmp_path / "inventory.yml"), "playbooks/audit.yml", "-e", json.dumps(
+        {f"vllm_audit_{name}": value for name, value in wrong.items()})]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "UNREACHABLE" not in done.stdout
+    for name in wrong:
+        assert f"vllm_audit_{name}" in done.stdout + done.stderr
 
 
 def again(path, *words):
