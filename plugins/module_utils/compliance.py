@@ -40,6 +40,8 @@ def compare_listeners(listeners, allowed, loopback=False):
     found = []
     for entry in listeners:
         address = ipaddress.ip_address(entry["address"])
+        # A socket of IPv6 that is bound to a mapped address listens on that address of IPv4.
+        address = getattr(address, "ipv4_mapped", None) or address
         if address.is_loopback and not loopback:
             continue
         for permit in allowed:
@@ -74,8 +76,8 @@ def compare_unit(name, facts, user=None, properties=None, active=True, unprivile
         if "0" in str(process["uid"]).split():
             found.append(finding(label, "not root", "root"))
         for kind in ("permitted", "effective", "ambient"):
-            if int(process[kind] or "0", 16):
-                found.append(finding(label, f"no {kind} capability", process[kind]))
+            if process[kind] is None or int(process[kind], 16):
+                found.append(finding(label, f"no {kind} capability", process[kind] or "unknown"))
         if process["no_new_privileges"] != "1":
             found.append(finding(label, "no new privileges", f"NoNewPrivs {process['no_new_privileges']}"))
     return found
@@ -95,6 +97,8 @@ def compare_network(addresses, sysctls, wanted_addresses, wanted_sysctls):
         elif entry.get("interface") not in (None, interface):
             found.append(finding(entry["address"], f"on {entry['interface']}", f"on {interface}"))
     for name, value in wanted_sysctls.items():
+        if not sysctls[name]:
+            found.append(finding(name, value, "not known to this kernel, or not readable"))
         for path, actual in sysctls[name].items():
             if actual is None or actual.split() != str(value).split():
                 found.append(finding(path, value, "not known to this kernel" if actual is None else actual or "empty"))

@@ -35,9 +35,22 @@ def test_a_socket_is_allowed_by_address_protocol_port_and_unit(permit, fine):
 
 
 def test_every_interface_is_allowed_by_an_asterisk_only():
-    for address in ("0.0.0.0", "::"):
+    for address in ("0.0.0.0", "::", "::ffff:0.0.0.0"):
         assert compare_listeners([socket_on(address, 22)], [{"ports": ["22"]}])
         assert compare_listeners([socket_on(address, 22)], [{"address": "*", "ports": ["22"]}]) == []
+
+
+def test_a_mapped_address_is_that_of_ipv4():
+    assert compare_listeners([socket_on("::ffff:10.77.1.11", 22)], [{"address": "10.77.1.11", "ports": ["22"]}]) == []
+    assert compare_listeners([socket_on("::ffff:127.0.0.1", 22)], []) == []
+
+
+def test_what_is_not_told_is_a_deviation():
+    assert [one["subject"] for one in compare_network([], {"net.ipv4.conf.x*.rp_filter": {}}, [], {"net.ipv4.conf.x*.rp_filter": 1})] == [
+        "net.ipv4.conf.x*.rp_filter"]
+    process = {"pid": 1, "command": "x", "uid": "9", "permitted": "0", "effective": None, "ambient": "0", "no_new_privileges": "1"}
+    facts = {"properties": {"LoadState": "loaded", "NeedDaemonReload": "no", "ActiveState": "active"}, "processes": [process]}
+    assert [one["observed"] for one in compare_unit("x", facts)] == ["unknown"]
 
 
 def test_loopback_counts_when_asked_for():
