@@ -116,6 +116,9 @@ def write(path, pieces):
                 sha256.update(data)
                 stream.write(data)
             stream.flush()
+            if path.endswith(".prom"):
+                # Read by node_exporter, which is another user; the rest is its owner's.
+                os.fchmod(stream.fileno(), 0o644)
             os.fsync(stream.fileno())
         except BaseException:
             os.unlink(stream.name)

@@ -45,6 +45,12 @@ def test_runs_are_chained_and_remembered(tmp_path):
     assert [run["verdict"] for run in read_history(str(directory))] == ["findings", "compliant"]
 
 
+def test_reports_are_their_owners_and_only_node_exporter_reads_another(tmp_path):
+    write_reports(str(tmp_path), {"report.json": "{}", "report.prom": "x 1\n"}, DOCUMENT)
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in tmp_path.iterdir()}
+    assert modes == {"report.json": 0o600, "report.prom": 0o644, HISTORY: 0o600, MANIFEST: 0o600}
+
+
 def test_a_signature_holds_until_a_byte_changes(tmp_path, key):
     directory = tmp_path / "audit"
     write_reports(str(directory), {"report.json": "{}"}, DOCUMENT, str(key))
