@@ -127,12 +127,16 @@ def _accounts(node):
 
 
 def account_cannot_log_in(node):
-    problems = []
+    problems, untold = [], []
     for name, account in _accounts(node):
         if account["shell"] not in NO_SHELLS:
             problems.append(f"{name} has the shell {clip(account['shell'])}")
-        if account["password"] != "locked":
-            problems.append(f"{name}: the password is {clip(account['password'] or 'unknown')}, wanted locked")
+        if account["password"] is None:
+            untold.append(name)
+        elif account["password"] != "locked":
+            problems.append(f"{name}: the password is {clip(account['password'])}, wanted locked")
+    if untold and not problems:
+        raise Unknown(f"the host did not tell whether the password of {', '.join(untold)} is locked")
     return "no shell, password locked", problems
 
 

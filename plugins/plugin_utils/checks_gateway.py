@@ -98,6 +98,7 @@ def gateway_expiry_is_watched(node):
     timer, _processes = node.unit(f"{GATEWAY_EXPIRY}.timer")
     service, _processes = node.unit(f"{GATEWAY_EXPIRY}.service")
     problems += _differences(f"{GATEWAY_EXPIRY}.timer", timer, {"ActiveState": "active", "UnitFileState": "enabled"})
+    problems += _differences(f"{GATEWAY_EXPIRY}.service", service, {"LoadState": "loaded"})
     if service.get("ActiveState") == "failed":
         problems.append(f"{GATEWAY_EXPIRY}.service has failed: a certificate has expired, or cannot be read")
     return f"{GATEWAY_EXPIRY}.timer active, and no certificate has expired", problems

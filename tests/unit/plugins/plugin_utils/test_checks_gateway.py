@@ -73,6 +73,7 @@ DEVIATIONS = {
     "keys that others read": ("GW-05", file(f"{FOLDER}/keys.map", mode="0644")),
     "a certificate of another group": ("GW-05", file(f"{FOLDER}/certificates/npu01.pem", group="users")),
     "the gateway may write its directory": ("GW-05", file(FOLDER, mode="0770")),
+    "what watches is gone": ("GW-06", properties("vllm-gateway-expiry.service", LoadState="not-found")),
     "nobody watches": ("GW-06", properties("vllm-gateway-expiry.timer", ActiveState="inactive")),
     "a certificate has expired": ("GW-06", properties("vllm-gateway-expiry.service", ActiveState="failed")),
 }

@@ -295,6 +295,11 @@ def test_what_is_declared_and_not_enforced_is_said_and_not_passed():
     assert "SocketBindDeny is declared" in finding["observed"]
 
 
+def test_a_password_that_the_host_does_not_tell_is_unknown():
+    judgement = judged(account(password=None))
+    assert (deviations(judgement), deviations(judgement, "unknown")) == (set(), {("ACC-04", "npu02")})
+
+
 def test_a_filter_that_depends_on_something_unknown_is_unknown():
     def change(seen):
         seen["npu02"]["packet_filter"].update(verdict="unknown", unknown=[{"object": "chain x", "reason": "xt match"}])
