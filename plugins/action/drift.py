@@ -28,11 +28,15 @@ class ActionModule(ActionBase):
             "step": {"type": "str", "choices": ["check", "decide", "explain", "hold"], "required": True},
             "findings": {"type": "list", "elements": "dict", "default": []},
             "controls": {"type": "list", "elements": "str", "default": []},
-            "mode": {"type": "str", "choices": ["correct", "report"], "default": "correct"},
+            "mode": {"type": "str", "default": "correct"},
             "roles": {"type": "list", "elements": "str", "default": []},
             "directory": {"type": "path"},
         })
         result.update(changed=False)
+        if arguments["mode"] not in drift.MODES:
+            raise AnsibleActionFail(f"vllm_drift_mode: {arguments['mode']!r} is no mode; write {' or '.join(drift.MODES)}")
+        if self._task.check_mode:
+            arguments["mode"] = "report"
         return getattr(self, arguments["step"])(arguments, task_vars, result)
 
     def check(self, arguments, _task_vars, result):

@@ -15,7 +15,7 @@ description:
 options:
   step:
     description:
-      - V(check), once a run and before anything else, refuses controls that do not exist.
+      - V(check), once a run and before anything else, refuses controls and modes that do not exist.
       - V(decide), once a run, turns findings into the roles that put them right, by host.
       - V(explain), on each host after its roles, says what differed, from what to what, and whether it was an intended change.
       - V(hold), on each host after its roles were asked again in check mode, fails where they would change something again.
@@ -33,7 +33,7 @@ options:
     elements: str
     default: []
   mode:
-    description: Whether the roles correct, or run in check mode.
+    description: Whether the roles correct, or run in check mode. In check mode it is V(report).
     type: str
     choices: [correct, report]
     default: correct

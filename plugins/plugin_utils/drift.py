@@ -20,6 +20,7 @@ ROLES = {
 }
 # Roles that the inventory may leave out, with the variable that brings them in.
 OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_groups"}
+MODES = ("correct", "report")
 HISTORY = "drift.jsonl"  # beside the reports
 LINES = 40
 CHANGED_LINES = 8  # of one file
