@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_history import FOLDERS
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_history import FOLDERS, plain
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
 
 NAMESPACE = "state@vllm-mindspore-hardening"
@@ -115,9 +115,9 @@ def accepted(concern):
 
 def _serials(path):
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", opener=plain) as stream:
             return {str(name): int(serial) for name, serial in json.load(stream).items()}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

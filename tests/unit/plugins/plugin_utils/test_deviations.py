@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -118,11 +119,19 @@ def test_the_node_tells_the_latest_records_of_its_guard(tmp_path):
     lines = [{"at": f"2026-05-02T09:30:{number:02d}Z", "boot_seconds": 100.5, "began": 100.25, "kind": "ruleset", "outcome": "corrected", "what": "x" * 999,
               "before": ["a"] * 99, "after": [], "by": {"command": "nft", "pid": number}} for number in range(50)]
     lines.insert(30, {"at": "2026-05-02T09:30:59Z", "boot_seconds": 1, "kind": "ruleset", "outcome": "intended", "what": "rollout", "before": [], "after": []})
-    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"at": 1}\nnothing\n')
+    strange = ['{"at": 1}', "nothing", "[" * 20000, json.dumps({**lines[0], "count": float("inf")})]
+    (tmp_path / "history.jsonl").write_text("\n".join([*map(json.dumps, lines), *strange]) + "\n")
     found = guard_history.read_latest((str(tmp_path), str(tmp_path / "none")))
     assert len(found) == guard_history.LATEST
     assert found[-1] == {"at": "2026-05-02T09:30:49Z", "seconds": 0.25, "outcome": "corrected", "kind": "ruleset", "what": "x" * guard_history.LENGTH,
                          "before": ["a"] * guard_history.LINES, "after": [], "by": "nft (process 49)", "count": 1}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_what_is_no_history_keeps_no_audit_waiting(tmp_path, make):
+    make(tmp_path / "history.jsonl")
+    with pytest.raises(OSError):
+        guard_history.read_latest((str(tmp_path),))
 
 
 def test_the_history_is_read_back_from_its_file(tmp_path):
