@@ -72,7 +72,7 @@ def lock(seconds=LOCK_SECONDS, path=LOCK, make=True):
         yield
         return
     until = time.monotonic() + seconds
-    with open(path, "a" if make else "r", encoding="utf-8") as stream:
+    with open(path, "a" if make else "r", encoding="utf-8", opener=_for_root) as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,6 +82,14 @@ def lock(seconds=LOCK_SECONDS, path=LOCK, make=True):
                     raise Busy("another run applies something to this node at this moment; run again when it has ended") from None
                 time.sleep(0.05)
         yield
+
+
+def _for_root(path, flags):
+    """Open a file that nobody else may open: whoever may only read one may keep its lock, and with it every run and the guard waiting."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if flags & os.O_CREAT:
+        os.fchmod(handle, 0o600)
+    return handle
 
 
 def admit(concern, params, signed, directory=DIRECTORY, settings=signing.SETTINGS):
@@ -192,20 +200,24 @@ def concerns(directory=DIRECTORY):
     """``(names, names that are being applied)`` of what the node remembers."""
     try:
         names = os.listdir(directory)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [], []
     return (sorted(name[:-5] for name in names if name.endswith(".json")),
             sorted(name[:-len(".json" + BEGUN)] for name in names if name.endswith(".json" + BEGUN)))
 
 
 def enrol(key, directory=DIRECTORY):
-    """Seal what was applied before the node had its key. Returns the concerns."""
+    """Seal what was applied before the node had its key. Returns the concerns; what is truncated is left out, and refused by the guard."""
     sealed = []
     for concern in concerns(directory)[0]:
         path = os.path.join(directory, f"{concern}.json")
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
-        if found.get("digest") == digest(found.get("params")):
+        try:
+            with open(path, encoding="utf-8") as stream:
+                found = json.load(stream)
+            whole = found["digest"] == digest(found["params"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if whole:
             _replace(path, {**found, "seal": sealing.seal(key, "applied", concern, found["digest"])})
             sealed.append(concern)
     return sealed

@@ -7,6 +7,7 @@ key, and a file that somebody wrote who cannot read the key are refused. It does
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -36,17 +37,23 @@ def read_key(path=KEY):
     return key
 
 
-def make_key(path=KEY):
-    """Make the node's key where there is none. Returns whether it was made. Raises OSError."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return False
+def make_key(path=KEY, enrol=lambda key: None):
+    """Make the node's key where there is none. Raises OSError.
+
+    `enrol` seals with it what was there before. The key is put in place last, so that what breaks off in the middle, as on a full disk, is begun anew.
+    """
+    if os.path.lexists(path):
+        return
+    key = os.urandom(KEY_BYTES)
+    enrol(key)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path + ".new")
+    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as stream:
-        stream.write(os.urandom(KEY_BYTES))
+        stream.write(key)
         stream.flush()
         os.fsync(stream.fileno())
-    return True
+    os.rename(path + ".new", path)
 
 
 def seal(key, *parts):

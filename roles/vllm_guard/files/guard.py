@@ -12,6 +12,7 @@ It needs nothing but Python 3.9 and nft, opens no port, and reads no input but t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ def settings():
     try:
         with open(SETTINGS, encoding="utf-8") as stream:
             found = {**DEFAULTS, **json.load(stream)}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         print(f"{SETTINGS}: {error}; the strictest settings are used", file=sys.stderr)
         found = dict(DEFAULTS)
     found["signed"] = bool(found["signed"]) or os.path.lexists(SIGNERS)
@@ -58,22 +59,29 @@ def node():
 
 def prepare():
     """Make the key and the directories; at the first time, seal what was applied and confirmed before there was a key."""
-    from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard_firewall, sealing
+    from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import guard_firewall, sealing
 
     os.makedirs(guard_firewall.VOLATILE, mode=0o700, exist_ok=True)
     os.makedirs(os.path.dirname(sealing.KEY), mode=0o755, exist_ok=True)
     with open(os.path.join(guard_firewall.VOLATILE, "lock"), "a", encoding="utf-8"):
         pass
-    if not sealing.make_key():
-        return
-    key = sealing.read_key()
+    alone = os.open(guard_firewall.VOLATILE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(alone, fcntl.LOCK_EX)  # both services begin at the same time
+    sealing.make_key(enrol=enrol)
+    os.close(alone)
+
+
+def enrol(key):
+    """Seal with a new key what was applied and confirmed before there was one."""
+    from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard_firewall, sealing
+
     print(f"sealed what was applied: {', '.join(applied.enrol(key)) or 'nothing'}", file=sys.stderr)
     path = os.path.join(guard_firewall.PERMANENT, "state.json")
     try:
         with open(path, encoding="utf-8") as stream:
             state = json.load(stream)
         state["confirmed"]["seal"] = sealing.seal(key, *sealing.firewall_parts(state["confirmed"]))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         print("there is no confirmed packet filter to seal", file=sys.stderr)
         return
     handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
