@@ -168,7 +168,10 @@ class NodeGuard:
                         self.look_after(concern, params, held)
                 except (node_state.Refusal, node_edge.Failed, OSError, subprocess.TimeoutExpired) as error:
                     self.cannot(concern, str(error))
+                except (LookupError, TypeError, ValueError) as error:
+                    self.cannot(concern, f"it was applied by another version of this collection ({error!r}); run the role again")
             if everything:
+                self.records.set("last_check_timestamp_seconds", int(time.time()))
                 self.look_at_listeners()
                 self.look_at_strays(held)
             self.records.flush(force=False)
@@ -189,6 +192,7 @@ class NodeGuard:
         steps = self.steps(desired)[0]
         if not node_state.visible(steps):
             self.told.pop(concern, None)
+            self.records.set("alarm", 0, kind=concern)
             return
         if held:
             self.tell(concern, "seen", steps, "during maintenance")
@@ -287,7 +291,8 @@ class NodeGuard:
     def look_at_strays(self, held):
         """End processes of the services' accounts that run outside their units, as `vllm_guard_services` says; state engines of others.
 
-        Nothing but the units runs as these accounts. What belongs to somebody else may be work of theirs; the filter refuses what it would serve.
+        Nothing but the units runs as these accounts. What belongs to somebody else may be work of theirs, as a container is in which an account has the
+        same number; the filter refuses what it would serve.
         """
         users, names = set(), set()
         for state in self.applied.states.values():
@@ -300,7 +305,7 @@ class NodeGuard:
         for pid, one in found.items():
             what = f"process {pid} of user {one['uid']} outside the units: {one['command']}"
             told.add(what)
-            if one["uid"] not in users or self.settings["services"] == "report" or held or applied.concerns()[1]:
+            if one["uid"] not in users or self.settings["services"] == "report" or held or applied.concerns()[1] or units.in_a_container(pid):
                 if what not in self.strays:
                     self.records.add("stray", "seen", what, [], [one["unit"] or "no unit"])
                 continue

@@ -177,3 +177,20 @@ def read_strays(users, units, proc="/proc"):
         if unit not in units and (owner in users or is_engine(command_line)):
             strays.append({"pid": pid, "command": mask_secrets(command_line)[:120], "uid": owner, "unit": unit})
     return strays
+
+
+def in_a_container(pid, proc="/proc"):
+    """Whether a process is in a container that root made: among processes numbered anew, but with the accounts of this host.
+
+    An image's account may have the number of one of this host's. Who is not root gets processes numbered anew only together with accounts of their own.
+    """
+    try:
+        with open(f"{proc}/{pid}/status", encoding="utf-8", errors="backslashreplace") as file:
+            numbers = next((line.split()[1:] for line in file if line.startswith("NSpid:")), [])
+        accounts = []
+        for who in (pid, "self"):
+            with open(f"{proc}/{who}/uid_map", encoding="ascii") as file:
+                accounts.append(file.read().split())
+    except OSError:
+        return False
+    return len(numbers) > 1 and accounts[0] == accounts[1]
