@@ -34,6 +34,8 @@ GATHER_SECONDS = 0.02  # between two looks at a stream of events
 REST_SECONDS = 2.0  # how often what sends no events is looked at
 FULL_SECONDS = 10.0
 SETTLE_SECONDS = 1.0  # how long a state has to look wrong on disk before it counts: files are renamed one after the other
+LOCK_SECONDS = 60.0  # how long a process may keep the lock of changes until it is taken for one that hangs
+AT_ONCE = 1 << 14  # notices that are taken before the table is looked at: whoever makes them without end keeps the guard from nothing else
 
 
 class Events:
@@ -45,17 +47,18 @@ class Events:
         self.socket.bind((0, _GROUP))
 
     def drain(self):
-        """Everything that waits, as `guard.Notices`. Lost notices count as a change of everything."""
+        """What waits, as `guard.Notices`. Lost notices count as a change of everything."""
         notices = guard.Notices()
-        while True:
+        for _number in range(AT_ONCE):
             try:
                 notices.take(self.socket.recv(1 << 16))
             except BlockingIOError:
-                return notices
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
                 notices.ours = notices.others = True
+        return notices
 
 
 class Window:
@@ -106,6 +109,7 @@ class FirewallGuard:
         self.words = []
         self.doubt = self.doubted = None  # a fingerprint that restored rules gave instead of the recorded one
         self.began = self.by = None
+        self.unreadable_since = self.locked_since = None
         self.told = None
         self.foreign, self.foreign_due, self.foreign_known = True, 0.0, None
 
@@ -195,7 +199,7 @@ class FirewallGuard:
     def check(self):
         """Compare and correct. Returns the seconds after which to look again although nothing happens, or None."""
         self.trust()
-        table, live = self.table()
+        table, live = self.look()
         self.records.set("last_check_timestamp_seconds", int(time.time()))
         if live and live == self.wanted():
             return self.in_order(table, live)
@@ -213,8 +217,22 @@ class FirewallGuard:
         self.trust()
         if self.distrusted_since is not None and self.distrust is None:
             return BUSY_SECONDS
-        table, live = self.table()
+        table, live = self.look()
         return self.in_order(table, live) if live and live == self.wanted() else self.restore(table, live)
+
+    def look(self):
+        """As table(). A table that cannot be read for SETTLE_SECONDS, as one that somebody keeps changing, counts as another than the confirmed one."""
+        try:
+            found = self.table()
+        except nft_ruleset.RulesetUnreadable as error:
+            self.unreadable_since = now() if self.unreadable_since is None else self.unreadable_since
+            self.tell("failed", f"the ruleset cannot be read: {error}")
+            if now() - self.unreadable_since < SETTLE_SECONDS:
+                raise
+            self.records.set("alarm", 1, kind="ruleset")
+            return None, ""
+        self.unreadable_since = None
+        return found
 
     @staticmethod
     def table():
@@ -226,7 +244,7 @@ class FirewallGuard:
         if self.good != live:
             self.words = guard.rules_in_words(table)
         self.good = live
-        self.began = self.by = self.told = None
+        self.began = self.by = self.told = self.locked_since = None
         self.records.set("alarm", int(self.pace.alarm(now())), kind="ruleset")
         return None
 
@@ -264,7 +282,7 @@ class FirewallGuard:
             self.records.add("ruleset", outcome, what, before, after, by=self.by)
 
     def take_lock(self):
-        """The lock of changes of the firewall, or None where another process has it."""
+        """The lock of changes of the firewall, or None where another process has it. One that never ends keeps it for LOCK_SECONDS at most."""
         try:
             stream = open(os.path.join(VOLATILE, "lock"), encoding="utf-8")
         except FileNotFoundError:
@@ -272,8 +290,14 @@ class FirewallGuard:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.close()
-            return None
+            self.locked_since = now() if self.locked_since is None else self.locked_since
+            if now() - self.locked_since < LOCK_SECONDS:
+                stream.close()
+                return None
+            self.tell("failed", f"a process keeps the lock of changes of the filter for more than {LOCK_SECONDS:.0f} s; it is waited for no longer")
+            self.records.set("alarm", 1, kind="ruleset")
+            return stream
+        self.locked_since = None
         return stream
 
     def restore(self, table, live):
@@ -282,7 +306,7 @@ class FirewallGuard:
         if text is None:
             if table is not None and live == self.good:
                 return REST_SECONDS
-            if table is not None and self.confirmed is None and _refuses(table):
+            if table is not None and self.confirmed is None and self.good is None and _refuses(table):
                 self.good = live
                 self.tell("failed", f"the table cannot be compared: {self.distrust}; it is left as it is")
                 return REST_SECONDS
@@ -294,12 +318,22 @@ class FirewallGuard:
         if complaint:
             self.tell("failed", f"nft does not load {what}: {complaint[:300]}", had)
             self.records.set("alarm", 1, kind="ruleset")
+            if self.text is not None and self.unreadable_since is None and not (table and _refuses(table)):
+                self.close(had)
             return max(self.pace.wait(now()), BUSY_SECONDS)
         ended = now()
-        found, after = self.table()
+        try:
+            found, after = self.table()
+        except nft_ruleset.RulesetUnreadable:
+            found, after = None, ""
         words = guard.rules_in_words(found)
         before, now_there = guard.changed_lines(had, words)
-        state = "the table was gone" if table is None else "rules of the table were changed" if before or now_there else "flags of the table were changed"
+        if self.unreadable_since is not None:
+            state = "the table could not be read"
+        elif table is None:
+            state = "the table was gone"
+        else:
+            state = "rules of the table were changed" if before or now_there else "what is beside the rules of the table was changed"
         took = ended - self.began
         self.records.add("ruleset", "corrected", f"{state}; {what} are loaded", before, now_there if table is not None else [f"{len(words)} lines"],
                          by=self.by, began=round(self.began, 3), seconds=round(took, 4))
@@ -315,6 +349,12 @@ class FirewallGuard:
             self.doubt, self.doubted = (after if after == self.doubted else None), after
         self.began = self.by = None
         return 0.0
+
+    def close(self, had):
+        """Load the emergency rules where the confirmed ones cannot be loaded, as on a node that is half through an upgrade, and nothing refuses."""
+        if not self.load(nft_change.replacement(guard.TABLE, guard.emergency_rules(*self.emergency()))):
+            self.records.add("ruleset", "corrected", "nothing refused; emergency rules, closed to all but SSH, are loaded", guard.changed_lines(had, [])[0],
+                             by=self.by)
 
     def emergency(self):
         users = [user.pw_uid for user in pwd.getpwall() if user.pw_name.startswith("vllm-") and user.pw_uid != os.getuid()]
@@ -389,8 +429,8 @@ class FirewallGuard:
 def _stamp(path):
     try:
         found = os.stat(path)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        return error.errno
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

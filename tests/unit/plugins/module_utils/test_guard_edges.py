@@ -1,0 +1,220 @@
+# Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""The guard's edges where the node does not answer as it should: tables that never hold still, locks that are kept, full disks, states of other versions."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+
+import pytest
+
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, guard_firewall, guard_node, nft_ruleset, sealing, units
+
+REFUSING = {"family": "inet", "name": guard.NAME, "flags": 0, "sets": {},
+            "chains": {"input": {"name": "input", "hook": guard.INPUT, "priority": 0, "policy": 0, "rules": []}}}
+
+
+class Socket:
+    """Of the kernel's notices, without end."""
+
+    def recv(self, _size):
+        return b""
+
+
+@pytest.fixture(name="clock")
+def clock_of_the_boot(monkeypatch):
+    """The boot's clock, as a list with one number in it."""
+    moment = [1000.0]
+    monkeypatch.setattr(guard_firewall, "now", lambda: moment[0])
+    return moment
+
+
+@pytest.fixture(name="firewall")
+def firewall_guard(tmp_path, monkeypatch, clock):
+    """A guard of the filter with confirmed rules; what it gives to nft is in `loaded`, what nft answers comes from `complaints`."""
+    assert clock
+    for name, folder in (("VOLATILE", "run"), ("PERMANENT", "disk")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(guard_firewall, name, str(tmp_path / folder))
+    monkeypatch.setattr(guard_firewall, "RULES", str(tmp_path / "rules"))
+    monkeypatch.setattr(guard_firewall, "Events", lambda: None)
+    monkeypatch.setattr(guard_firewall.Window, "look", lambda self: False)
+    monkeypatch.setattr(nft_ruleset, "generation", lambda: 1)
+    found = guard_firewall.FirewallGuard(str(tmp_path), {"ssh_port": 22, "administrators": []})
+    found.confirmed, found.text, found.loaded, found.complaints = {"canonical": "wanted"}, "the confirmed rules", [], []
+    found.trust = lambda: None
+    found.load = lambda text: found.loaded.append(text) or (found.complaints.pop(0) if found.complaints else "")
+    return found
+
+
+def history(found):
+    found.records.flush()
+    with open(found.records.history, encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def unreadable():
+    raise nft_ruleset.RulesetUnreadable("it never held still")
+
+
+def test_a_table_that_never_holds_still_is_replaced(firewall, clock):
+    firewall.table = unreadable
+    with pytest.raises(nft_ruleset.RulesetUnreadable):
+        firewall.check()
+    assert not firewall.loaded
+    clock[0] += guard_firewall.SETTLE_SECONDS
+    assert firewall.check() == 0.0
+    assert firewall.loaded == ["the confirmed rules"]
+    assert [(one["outcome"], one["what"]) for one in history(firewall)] == [
+        ("failed", "the ruleset cannot be read: it never held still"), ("corrected", "the table could not be read; the confirmed rules are loaded")]
+    assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 1
+    firewall.table = lambda: (REFUSING, "wanted")
+    assert firewall.check() is None
+    assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 0
+
+
+def test_notices_without_end_keep_the_guard_from_nothing():
+    events = object.__new__(guard_firewall.Events)
+    events.socket = Socket()
+    assert events.drain().count == guard_firewall.AT_ONCE
+
+
+def test_a_lock_that_is_kept_for_ever_is_waited_for_only_so_long(firewall, clock, tmp_path):
+    firewall.table = lambda: (None, "")
+    with open(tmp_path / "run" / "lock", "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert firewall.check() == guard_firewall.BUSY_SECONDS
+        clock[0] += guard_firewall.LOCK_SECONDS - 1
+        assert firewall.check() == guard_firewall.BUSY_SECONDS
+        assert not firewall.loaded
+        clock[0] += 1
+        assert firewall.check() == 0.0
+    assert firewall.loaded == ["the confirmed rules"]
+    assert "keeps the lock" in history(firewall)[0]["what"]
+
+
+def test_the_patience_for_a_lock_begins_anew_when_all_is_in_order(firewall, clock, tmp_path):
+    firewall.table = lambda: (None, "")
+    with open(tmp_path / "run" / "lock", "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        firewall.check()
+        firewall.table = lambda: (REFUSING, "wanted")
+        firewall.check()
+        clock[0] += guard_firewall.LOCK_SECONDS
+        firewall.table = lambda: (None, "")
+        assert firewall.check() == guard_firewall.BUSY_SECONDS
+    assert not firewall.loaded
+
+
+@pytest.mark.parametrize(("table", "closed"), [(None, True), ({**REFUSING, "flags": nft_ruleset.TABLE_DORMANT}, True), (REFUSING, False)])
+def test_confirmed_rules_that_cannot_be_loaded_leave_nothing_open(firewall, table, closed):
+    firewall.table, firewall.complaints = lambda: (table, "other"), ["no such file or directory"]
+    firewall.check()
+    assert [guard.TABLE in text and "tcp dport 22 accept" in text for text in firewall.loaded[1:]] == [True] * closed
+    assert history(firewall)[-1]["outcome"] == ("corrected" if closed else "failed")
+
+
+def test_a_table_that_was_left_for_want_of_trust_is_left_only_as_it_was(firewall):
+    firewall.confirmed = firewall.text = None
+    firewall.table = lambda: (REFUSING, "first")
+    firewall.check()
+    firewall.check()
+    assert not firewall.loaded
+    firewall.table = lambda: (REFUSING, "second")
+    firewall.check()
+    assert len(firewall.loaded) == 1
+    assert "tcp dport 22 accept" in firewall.loaded[0]
+
+
+def test_a_folder_that_is_none_is_no_end_of_the_guard(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert guard_firewall._stamp(str(tmp_path / "file" / "state.json")) != guard_firewall._stamp(str(tmp_path / "file"))
+    assert applied.concerns(str(tmp_path / "file")) == ([], [])
+
+
+# -- the lock and the key ----------------------------------------------------------------------------------------------
+
+
+def test_nobody_else_can_keep_the_lock(tmp_path):
+    path = tmp_path / "applied.lock"
+    path.write_text("")
+    path.chmod(0o644)
+    with applied.lock(0.0, str(path)):
+        assert path.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    with applied.lock(0.0, str(path)):
+        assert path.stat().st_mode & 0o777 == 0o600
+    with applied.lock(0.0, str(path), make=False), pytest.raises(applied.Busy), applied.lock(0.0, str(path)):
+        pass
+
+
+def test_a_key_is_there_only_when_what_was_there_before_is_sealed(tmp_path):
+    path, seen = tmp_path / "seal.key", []
+
+    def full(key):
+        seen.append(key)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        sealing.make_key(str(path), full)
+    assert not path.exists()
+    (tmp_path / "seal.key.new").write_text("half of a ke")
+    sealing.make_key(str(path), seen.append)
+    assert path.read_bytes() == seen[1] != seen[0]
+    assert path.stat().st_mode & 0o777 == 0o600
+    sealing.make_key(str(path), full)
+    assert path.read_bytes() == seen[1]
+
+
+def test_a_truncated_state_does_not_keep_the_others_from_being_sealed(tmp_path):
+    for name in ("a", "b", "c"):
+        applied.write(name, {"sysctls": {"path": "/etc/sysctl.d/90-x.conf", "values": {"net.ipv4.ip_forward": "0"}}}, None, str(tmp_path))
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "b.json").write_text("[]")
+    assert applied.enrol(bytes(32), str(tmp_path)) == ["c"]
+
+
+# -- the other duty ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="node")
+def node_guard(tmp_path):
+    """A guard of files and units that knows one account and one unit."""
+    found = guard_node.NodeGuard(str(tmp_path), {"services": "stop", "listeners": []})
+    found.applied.states = {"vllm_serve": {"params": {"users": [{"name": "root"}], "units": [{"name": "vllm-chat.service"}]}}}
+    return found
+
+
+def test_a_container_whose_account_has_the_same_number_is_left(node, monkeypatch):
+    strays = [{"pid": pid, "uid": 0, "command": "sleep 9", "unit": None} for pid in (11, 12)]
+    ended = []
+    monkeypatch.setattr(units, "read_strays", lambda users, names: strays)
+    monkeypatch.setattr(units, "in_a_container", lambda pid: pid == 12)
+    monkeypatch.setattr(applied, "concerns", lambda: ([], []))
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append((pid, number)))
+    node.look_at_strays(False)
+    assert ended == [(11, signal.SIGTERM)]
+    node.records.flush()
+    assert [(one["outcome"], one["what"].split()[1]) for one in history(node)] == [("corrected", "11"), ("seen", "12")]
+
+
+@pytest.mark.parametrize(("numbers", "accounts", "contained"), [
+    ("807\t1", "0 0 4294967295", True), ("807", "0 0 4294967295", False), ("807\t1", "0 4999 1", False), (None, None, False),
+])
+def test_a_container_is_told_by_its_numbers(tmp_path, numbers, accounts, contained):
+    for name, status, uid_map in (("7", numbers, accounts), ("self", "1", "         0          0 4294967295")):
+        (tmp_path / name).mkdir()
+        if status:
+            (tmp_path / name / "status").write_text(f"Name:\tsleep\nNSpid:\t{status}\n")
+            (tmp_path / name / "uid_map").write_text(uid_map + "\n")
+    assert units.in_a_container(7, str(tmp_path)) == contained
+
+
+def test_an_alarm_ends_with_what_it_was_about(node, monkeypatch):
+    node.cannot("vllm_serve", "nonsense")
+    assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 1
+    monkeypatch.setattr(node, "steps", lambda desired: ([], {}))
+    node.look_after("vllm_serve", {}, False)
+    assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 0
