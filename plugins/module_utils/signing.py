@@ -16,6 +16,7 @@ import re
 import stat
 import subprocess
 import tempfile
+import time
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_history import FOLDERS, plain
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.sealing import Untrusted
@@ -28,6 +29,7 @@ SETTINGS = f"{FOLDER}/guard.json"
 SERIALS = "serials.json"  # in the guard's own directories: what it accepted
 KEYGEN = ("/usr/bin/ssh-keygen", "/usr/local/bin/ssh-keygen", "/bin/ssh-keygen")
 SECONDS = 20.0
+AHEAD_SECONDS = 86400.0
 _FIELDS = ("node", "concern", "digest", "serial")
 _HEAD = "vllm_mindspore.hardening desired state 1"
 _OLD = re.compile(r"(unknown|illegal|invalid) option")
@@ -102,9 +104,12 @@ def node_of(signed):
 def accept(signed, concern, digest, oldest=0):
     """Check what a run brought before it is applied: it is about this, and this node can check it. Raises Untrusted.
 
-    oldest: what the guard would not take (accepted()), and would put back against the run.
+    oldest: what the guard would not take (accepted()), and would put back against the run. What was signed far in the future is refused, since everything
+    that is signed rightly would count as older from then on.
     """
-    agree(signed["statement"], node_of(signed), concern, digest, oldest)
+    ahead = agree(signed["statement"], node_of(signed), concern, digest, oldest) / 1e6 - time.time()
+    if ahead > AHEAD_SECONDS:
+        raise Untrusted(f"it was signed {ahead / 3600:.0f} hours from now, as this node counts: set the clock of the controller, or of this node")
     verify_given(signed)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -168,6 +169,8 @@ def test_what_the_guard_would_put_back_is_not_applied(keys, tmp_path, monkeypatc
     with pytest.raises(Untrusted, match="the clock of the controller"):
         applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=6), str(tmp_path), str(settings))
     applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=8), str(tmp_path), str(settings))
+    with pytest.raises(Untrusted, match="48 hours from now"):
+        applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=int(1e6 * (time.time() + 2 * 86400))), str(tmp_path), str(settings))
     applied.write("vllm_network", params, KEY, str(tmp_path))
     applied.admit("vllm_network", params, sign(keys, digest=wanted, serial=6), str(tmp_path), str(settings))  # nothing new is applied
 
