@@ -25,6 +25,7 @@ GRACE = 10.0  # seconds after its deadline until a change counts as abandoned
 COMMIT_SECONDS = 5.0  # from a confirmation to its files in place, at most
 LONGEST_WINDOW = 8 * 3600.0
 LINES = 40
+LENGTH = 500
 
 _SET = re.compile(r"\{ ([^{}]*) \}")
 _HEADER = struct.Struct("=IHHII")
@@ -165,7 +166,7 @@ def window(text, owner, mode, now):
     try:
         found = json.loads(text)
         end, reason = float(found["end"]), str(found["reason"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise Untrusted("the declaration of maintenance is not what `guard.py maintenance` writes") from None
     if end - now > LONGEST_WINDOW:
         raise Untrusted(f"the declaration of maintenance ends more than {LONGEST_WINDOW / 3600:.0f} hours from now")
@@ -284,13 +285,14 @@ def _ordered(text):
 
 
 def changed_lines(have, want):
-    """``(lines only in have, lines only in want)``, each cut to a bounded number."""
+    """``(lines only in have, lines only in want)``, each cut to a bounded number of a bounded length."""
     have_count, want_count = collections.Counter(have), collections.Counter(want)
     return tuple(_bounded(list((one - other).elements())) for one, other in ((have_count, want_count), (want_count, have_count)))
 
 
 def _bounded(lines):
-    return lines if len(lines) <= LINES else [*lines[:LINES], f"and {len(lines) - LINES} more"]
+    more = [f"and {len(lines) - LINES} more"] if len(lines) > LINES else []
+    return [line if len(line) <= LENGTH else f"{line[:LENGTH]}..." for line in lines[:LINES]] + more
 
 
 def listens_as_planned(socket, planned):

@@ -19,6 +19,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import gu
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import Journal, Staged, now
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_boot import PERMANENT, RULES, VOLATILE
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_users import user_number
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_history import plain
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify, read_text
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_snapshot import fingerprint
 
@@ -71,12 +72,12 @@ class Window:
         """Whether maintenance is declared now."""
         found, complaint = None, None
         try:
-            with open(self.path, encoding="utf-8") as stream:
+            with open(self.path, encoding="utf-8", opener=plain) as stream:
                 status = os.fstat(stream.fileno())
                 found = guard.window(stream.read(), status.st_uid, status.st_mode, now())
-        except (FileNotFoundError, UnicodeDecodeError):
+        except FileNotFoundError:
             pass
-        except (OSError, sealing.Untrusted) as error:
+        except (OSError, UnicodeDecodeError, sealing.Untrusted) as error:
             complaint = str(error)
         if complaint != self.complaint:
             self.complaint = complaint
@@ -106,7 +107,6 @@ class FirewallGuard:
         self.confirmed = self.text = None  # the last confirmed record that could be trusted, and its rules
         self.stamp = self.distrust = self.distrusted_since = None
         self.good = None  # fingerprint of the table when it was last in order
-        self.words = []
         self.doubt = self.doubted = None  # a fingerprint that restored rules gave instead of the recorded one
         self.began = self.by = None
         self.unreadable_since = self.locked_since = None
@@ -202,7 +202,7 @@ class FirewallGuard:
         table, live = self.look()
         self.records.set("last_check_timestamp_seconds", int(time.time()))
         if live and live == self.wanted():
-            return self.in_order(table, live)
+            return self.in_order(live)
         reason = self.hold()
         if reason:
             return reason
@@ -218,7 +218,7 @@ class FirewallGuard:
         if self.distrusted_since is not None and self.distrust is None:
             return BUSY_SECONDS
         table, live = self.look()
-        return self.in_order(table, live) if live and live == self.wanted() else self.restore(table, live)
+        return self.in_order(live) if live and live == self.wanted() else self.restore(table, live)
 
     def look(self):
         """As table(). A table that cannot be read for SETTLE_SECONDS, as one that somebody keeps changing, counts as another than the confirmed one."""
@@ -240,9 +240,7 @@ class FirewallGuard:
         tables = nft_ruleset.read_ruleset(guard.NAME, guard.FAMILY)["tables"]
         return (tables[0], fingerprint(nft_ruleset.canonical(tables[0]))) if tables else (None, "")
 
-    def in_order(self, table, live):
-        if self.good != live:
-            self.words = guard.rules_in_words(table)
+    def in_order(self, live):
         self.good = live
         self.began = self.by = self.told = self.locked_since = None
         self.records.set("alarm", int(self.pace.alarm(now())), kind="ruleset")

@@ -46,7 +46,7 @@ class Records:
         say(guard.sentence(record))
         try:
             if os.path.exists(self.history) and os.path.getsize(self.history) > HISTORY_BYTES:
-                for number in range(HISTORY_FILES - 1, 0, -1):
+                for number in range(HISTORY_FILES - 2, 0, -1):
                     older = f"{self.history}.{number}"
                     if os.path.exists(older):
                         os.replace(older, f"{self.history}.{number + 1}")

@@ -98,12 +98,19 @@ def maintenance(minutes, *words):
     from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
     from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard import LONGEST_WINDOW
 
-    seconds, reason = 60.0 * float(minutes), " ".join(words).strip()
+    try:
+        seconds, reason = 60.0 * float(minutes), " ".join(words).strip()
+    except ValueError:
+        return f"{minutes!r} is no number of minutes; write guard.py maintenance 60 replacing a cable"
+    if os.geteuid():
+        return "only root declares maintenance; write sudo before it"
+    if not os.path.isdir(os.path.dirname(guard_firewall.MAINTENANCE)):
+        return "no guard has run here since the node started"
     if seconds <= 0:
         if os.path.exists(guard_firewall.MAINTENANCE):
             os.unlink(guard_firewall.MAINTENANCE)
         return None
-    if seconds > LONGEST_WINDOW or not reason:
+    if not seconds <= LONGEST_WINDOW or not reason:
         return f"maintenance needs a reason and ends after at most {LONGEST_WINDOW / 60:.0f} minutes"
     handle = os.open(guard_firewall.MAINTENANCE + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:

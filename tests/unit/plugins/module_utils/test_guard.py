@@ -85,7 +85,7 @@ def test_a_window_is_roots_short_and_over_at_its_end():
     for owner, mode, now in ((1000, 0o100644, 100.0), (0, 0o100666, 100.0), (0, 0o100620, 100.0), (0, 0o100644, -9 * 3600.0)):
         with pytest.raises(Untrusted):
             guard.window(text, owner, mode, now)
-    for broken in ("", "[]", "{}", '{"end": "soon", "reason": "x"}'):
+    for broken in ("", "[]", "{}", '{"end": "soon", "reason": "x"}', '{"end": 1%s, "reason": "x"}' % ("0" * 400), "[" * 9999):
         with pytest.raises(Untrusted):
             guard.window(broken, 0, 0o100644, 100.0)
 
@@ -157,6 +157,7 @@ def test_differences_are_bounded_and_name_both_sides():
     assert before == []
     assert len(after) == guard.LINES + 1
     assert after[-1] == "and 960 more"
+    assert guard.changed_lines(["x" * 9999], []) == (["x" * guard.LENGTH + "..."], [])
 
 
 def test_listeners_of_the_plan():

@@ -10,7 +10,16 @@ import signal
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, guard_firewall, guard_node, nft_ruleset, sealing, units
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import (
+    applied,
+    guard,
+    guard_firewall,
+    guard_node,
+    guard_records,
+    nft_ruleset,
+    sealing,
+    units,
+)
 
 REFUSING = {"family": "inet", "name": guard.NAME, "flags": 0, "sets": {},
             "chains": {"input": {"name": "input", "hook": guard.INPUT, "priority": 0, "policy": 0, "rules": []}}}
@@ -218,3 +227,28 @@ def test_an_alarm_ends_with_what_it_was_about(node, monkeypatch):
     monkeypatch.setattr(node, "steps", lambda desired: ([], {}))
     node.look_after("vllm_serve", {}, False)
     assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 0
+
+
+# -- records and maintenance -------------------------------------------------------------------------------------------
+
+
+def test_the_history_is_four_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(guard_records, "HISTORY_BYTES", 10)
+    records = guard_records.Records(str(tmp_path), "node")
+    for number in range(9):
+        records.add("node", "seen", f"event {number}")
+    records.flush()
+    found = {path.name: json.loads(path.read_text())["what"] for path in tmp_path.iterdir()}
+    assert found == {"history.jsonl": "event 8", "history.jsonl.1": "event 7", "history.jsonl.2": "event 6", "history.jsonl.3": "event 5"}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/hostname", path), lambda path: path.write_bytes(b"\xff{")])
+def test_a_declaration_that_is_none_is_refused_and_keeps_nothing_waiting(tmp_path, make):
+    records = guard_records.Records(str(tmp_path), "firewall")
+    make(tmp_path / "maintenance.json")
+    window = guard_firewall.Window(records, str(tmp_path / "maintenance.json"))
+    assert not window.look()
+    assert not window.look()
+    records.flush()
+    with open(records.history, encoding="utf-8") as stream:
+        assert [json.loads(line)["outcome"] for line in stream] == ["refused"]
