@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             except ReportError as error:
                 raise AnsibleActionFail(str(error)) from None
             last_good = good[-1] if good else None
-        result.update(roles=roles, findings=findings, last_good=last_good, seen=utc())
+        result.update(roles=roles, last_good=last_good, seen=utc())
         for host in sorted({finding["host"] for finding in findings if finding["status"] == "fail"}):
             self.record(arguments["directory"], {
                 "host": host, "event": "seen", "began_after": last_good, "seen": result["seen"], "roles": roles.get(host, []),

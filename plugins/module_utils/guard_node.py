@@ -23,6 +23,7 @@ OWN = "vllm_guard"
 LOOK_SECONDS = 1.0
 FULL_SECONDS = 15.0
 UNFINISHED_SECONDS = 900.0
+COMMAND_SECONDS = 120.0
 CORRECTING = ("file", "ownership", "directory", "remove", "groupadd", "groupmod", "useradd", "usermod", "daemon_reload", "nothing")
 
 
@@ -127,8 +128,11 @@ class _Runner:
     """What `node_edge.Node` asks of a module."""
 
     def run_command(self, command):
-        """``(status, output, error)``."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        """``(status, output, error)``; what does not end in time has failed."""
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return 124, "", f"no answer within {COMMAND_SECONDS:.0f} s"
         return done.returncode, done.stdout, done.stderr
 
     def set_default_selinux_context(self, path, changed):
@@ -166,7 +170,7 @@ class NodeGuard:
                 try:
                     if everything or self.moved(concern, params):
                         self.look_after(concern, params, held)
-                except (node_state.Refusal, node_edge.Failed, OSError, subprocess.TimeoutExpired) as error:
+                except (node_state.Refusal, node_edge.Failed, OSError) as error:
                     self.cannot(concern, str(error))
                 except (LookupError, TypeError, ValueError) as error:
                     self.cannot(concern, f"it was applied by another version of this collection ({error!r}); run the role again")

@@ -86,6 +86,10 @@ last_good:
   description: Time of the last compliant audit.
   type: str
   returned: with O(step=decide)
+seen:
+  description: Time at which the deviations were seen.
+  type: str
+  returned: with O(step=decide)
 explained:
   description: What each role found, with O(step=explain).
   type: list

@@ -221,6 +221,11 @@ def test_a_container_is_told_by_its_numbers(tmp_path, numbers, accounts, contain
     assert units.in_a_container(7, str(tmp_path)) == contained
 
 
+def test_a_command_that_hangs_has_failed(monkeypatch):
+    monkeypatch.setattr(guard_node, "COMMAND_SECONDS", 0.1)
+    assert guard_node._Runner().run_command(["sleep", "9"]) == (124, "", "no answer within 0 s")
+
+
 def test_an_alarm_ends_with_what_it_was_about(node, monkeypatch):
     node.cannot("vllm_serve", "nonsense")
     assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 1
