@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import ipaddress
 import json
 import re
 import struct
@@ -111,8 +112,10 @@ def content_of(rules):
 def emergency_rules(port, sources, users):
     """The table of a node whose confirmed rules are gone and cannot be trusted: closed to all but SSH, service users to all but loopback.
 
-    `port` of SSH, `sources` (networks that may reach it; none: everybody, whom SSH still authenticates), `users`: numbers of service users.
+    `port` of SSH, `sources` (networks that may reach it; none, or only what is no network: everybody, whom SSH still authenticates), `users`: numbers of
+    service users.
     """
+    sources = _networks(sources)
     lines = [f"table {TABLE} {{", "\tchain input {", "\t\ttype filter hook input priority filter; policy drop;", '\t\tiif "lo" accept',
              "\t\tct state established ct direction reply accept",
              "\t\ticmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } accept",
@@ -129,6 +132,17 @@ def emergency_rules(port, sources, users):
         lines += ["\tchain output {", "\t\ttype filter hook output priority filter; policy accept;",
                   f'\t\toif != "lo" meta skuid {{ {numbers} }} ct direction original drop', "\t}"]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _networks(texts):
+    """Those of the texts that are networks; one that is none, and that nft would not load, keeps no node open."""
+    found = []
+    for text in texts:
+        try:
+            found.append(str(ipaddress.ip_network(str(text), strict=False)))
+        except ValueError:
+            continue
+    return found
 
 
 # -- changes under way and maintenance ---------------------------------------------------------------------------------

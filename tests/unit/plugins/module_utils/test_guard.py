@@ -177,6 +177,8 @@ def test_emergency_rules_close_everything_but_ssh():
     assert "ip6 saddr { fd00:77::/64 } tcp dport 2222 accept" in text
     assert "meta skuid { 990 }" in text
     assert "\t\ttcp dport 22 accept" in guard.emergency_rules(22, [], [])
+    assert guard.emergency_rules(22, ["bastion.example.com", "10.77.0.1/28"], []) == guard.emergency_rules(22, ["10.77.0.0/28"], [])
+    assert guard.emergency_rules(22, ["bastion.example.com"], []) == guard.emergency_rules(22, [], [])
 
 
 def test_metrics_are_prometheus_text():
