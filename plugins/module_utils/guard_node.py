@@ -153,7 +153,7 @@ class NodeGuard:
         self.applied, self.window = Applied(self.records, signing.Trust(settings, directory)), Window(self.records)
         self.pace, self.stamps, self.told = guard.Pace(burst=10, seconds=60.0, interval=10.0), {}, {}
         self.listeners, self.put_back = None, set()
-        self.strays, self.ended = set(), set()
+        self.strays, self.ended, self.failed = set(), set(), {}
 
     def run(self):
         """For ever."""
@@ -196,6 +196,7 @@ class NodeGuard:
         steps = self.steps(desired)[0]
         if not node_state.visible(steps):
             self.told.pop(concern, None)
+            self.failed.pop(concern, None)
             self.records.set("alarm", 0, kind=concern)
             return
         if held:
@@ -262,8 +263,11 @@ class NodeGuard:
         self.put_back = {step.data["path"] for step in done if "path" in step.data}
         for step in done:
             self.records.add("node", "corrected", f"{step.resource} ({concern})", [_pairs(step.before)], [_pairs(step.after)])
+        told = self.failed.get(concern, set())
+        self.failed[concern] = {(step.resource, error) for step, error in failed}  # tried at every look, said once
         for step, error in failed:
-            self.records.add("node", "failed", f"{step.resource} ({concern}): {error[:300]}", [_pairs(step.before)], [_pairs(step.after)])
+            if (step.resource, error) not in told:
+                self.records.add("node", "failed", f"{step.resource} ({concern}): {error[:300]}", [_pairs(step.before)], [_pairs(step.after)])
         if left:
             self.tell(concern, "seen", left, "left as it is")
         self.records.set("alarm", int(bool(failed or left)), kind=concern)
@@ -318,7 +322,8 @@ class NodeGuard:
             except ProcessLookupError:
                 continue
             except OSError as error:
-                self.records.add("stray", "failed", f"{what}; it cannot be ended: {error.strerror}")
+                if what not in self.strays:
+                    self.records.add("stray", "failed", f"{what}; it cannot be ended: {error.strerror}")
                 continue
             if what not in self.ended:
                 self.records.add("stray", "corrected", f"{what}; it was ended", [one["unit"] or "no unit"], ["nothing"])

@@ -17,6 +17,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import (
     guard_node,
     guard_records,
     nft_ruleset,
+    node_state,
     sealing,
     units,
 )
@@ -219,6 +220,19 @@ def test_a_container_is_told_by_its_numbers(tmp_path, numbers, accounts, contain
             (tmp_path / name / "status").write_text(f"Name:\tsleep\nNSpid:\t{status}\n")
             (tmp_path / name / "uid_map").write_text(uid_map + "\n")
     assert units.in_a_container(7, str(tmp_path)) == contained
+
+
+def test_what_cannot_be_corrected_is_said_once(node, tmp_path):
+    folder = tmp_path / "file" / "x"
+    (tmp_path / "file").write_text("")
+    desired = node_state.Desired({})
+    step = node_state.Step(f"file {folder}", "create", {}, {"mode": "0600"}, None, "file", {
+        "item": {"path": str(folder), "content": "a", "owner": "root", "group": "root", "mode": "0600"}, "path": str(folder)})
+    for _time in range(3):
+        node.correct("vllm_serve", desired, [step], {"units": {}})
+    node.records.flush()
+    assert [(one["outcome"], one.get("count", 1)) for one in history(node)] == [("failed", 1)]
+    assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 1
 
 
 def test_a_command_that_hangs_has_failed(monkeypatch):
