@@ -68,7 +68,7 @@ def seal(key, *parts):
 def check(key, claimed, *parts):
     """Raises Untrusted where `claimed` is not the seal of the texts, or there is no key to tell."""
     if key is None:
-        raise Untrusted("the key of the seals is missing")
+        raise Untrusted("the key of the seals is missing, which the guard makes when it is started: restart vllm-guard-node.service")
     if not isinstance(claimed, str) or not claimed:
         raise Untrusted("it is not sealed")
     if not hmac.compare_digest(seal(key, *parts), claimed):
