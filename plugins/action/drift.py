@@ -106,7 +106,7 @@ class ActionModule(ActionBase):
         if again:
             host = task_vars["inventory_hostname"]
             raise AnsibleActionFail(f"the correction does not hold on {host}: {again[0]['role']} would change again: {'; '.join(again[0]['lines'][:3])}. "
-                                    "No further host is touched; find what changes it on the node, or declare maintenance there.")
+                                    "No further host is touched; find what changes it on the node and stop that.")
         return result
 
 
