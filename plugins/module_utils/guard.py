@@ -23,7 +23,7 @@ TABLE = f"{FAMILY} {NAME}"
 CONCERN = "vllm_firewall"  # as what the rules are signed
 TRIAL = f"{NAME}_trial"  # a table asleep, in which the kernel says what it makes of signed rules
 GRACE = 10.0  # seconds after its deadline until a change counts as abandoned
-COMMIT_SECONDS = 5.0  # from a confirmation to its files in place, at most
+COMMIT_SECONDS = 20.0  # from a confirmation to its files in place, at most
 LONGEST_WINDOW = 8 * 3600.0
 LINES = 40
 LENGTH = 500
@@ -151,7 +151,7 @@ def _networks(texts):
 def change_under_way(changes, now, staged):
     """Why the guard has to wait for a confirmed change, or None.
 
-    `changes` as `confirmed_change.Journal.changes` gives them, with ``since`` (when a change was confirmed) in the record;
+    `changes` as `confirmed_change.Journal.changes` gives them, with ``since`` (when a change was first seen confirmed) in the record;
     `staged` says whether a file waits to be renamed into place, by path.
     """
     for identifier, (state, record) in sorted(changes.items()):

@@ -110,6 +110,7 @@ class FirewallGuard:
         self.doubt = self.doubted = None  # a fingerprint that restored rules gave instead of the recorded one
         self.began = self.by = None
         self.unreadable_since = self.locked_since = None
+        self.confirmed_since = {}
         self.told = None
         self.foreign, self.foreign_due, self.foreign_known = True, 0.0, None
 
@@ -262,15 +263,12 @@ class FirewallGuard:
         return self.pace.wait(now()) or None
 
     def changes(self):
+        """What the journal knows, and since when this guard has seen what is confirmed: the times of files are the time of day, which may jump."""
         changes = self.journal.changes()
-        for identifier, (state, record) in changes.items():
-            if state == "confirmed":
-                # A rename changes the time of the inode, which is the time of day; only its distance counts.
-                path = os.path.join(self.journal.directory(identifier), "confirmed")
-                try:
-                    record["since"] = now() - max(0.0, time.time() - os.stat(path).st_ctime)
-                except FileNotFoundError:
-                    record["since"] = 0
+        known = self.confirmed_since
+        self.confirmed_since = {identifier: known.get(identifier, now()) for identifier, (state, _record) in changes.items() if state == "confirmed"}
+        for identifier, since in self.confirmed_since.items():
+            changes[identifier][1]["since"] = since
         return changes
 
     def tell(self, outcome, what, before=(), after=()):

@@ -63,7 +63,7 @@ def test_seals_tell_where_parts_end():
     ("refused", {"deadline": 105.0}, False, False),
     ("confirmed", {"staged": ["/etc/x"], "since": 99.0}, True, True),
     ("confirmed", {"staged": ["/etc/x"], "since": 99.0}, False, False),
-    ("confirmed", {"staged": ["/etc/x"], "since": 90.0}, True, False),
+    ("confirmed", {"staged": ["/etc/x"], "since": 70.0}, True, False),
     (None, None, False, False),
 ])
 def test_a_change_under_way_is_waited_for(state, record, staged, waits):

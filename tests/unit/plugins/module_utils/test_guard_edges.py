@@ -7,11 +7,13 @@ import fcntl
 import json
 import os
 import signal
+import time
 
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import (
     applied,
+    confirmed_change,
     guard,
     guard_firewall,
     guard_node,
@@ -136,6 +138,22 @@ def test_a_table_that_was_left_for_want_of_trust_is_left_only_as_it_was(firewall
     firewall.check()
     assert len(firewall.loaded) == 1
     assert "tcp dport 22 accept" in firewall.loaded[0]
+
+
+def test_a_clock_that_jumps_makes_no_drift_of_a_change_that_is_being_written(firewall, clock, tmp_path, monkeypatch):
+    staged = tmp_path / ("rules" + confirmed_change.Staged.SUFFIX)
+    staged.write_text("")
+    (tmp_path / "run" / "change").mkdir()
+    (tmp_path / "run" / "change" / "confirmed").write_text(json.dumps({"staged": [str(tmp_path / "rules")]}))
+    firewall.table = lambda: (REFUSING, "new")
+    today = time.time()
+    for jump in (0, 86400, -86400):
+        monkeypatch.setattr(time, "time", lambda jump=jump: today + jump)
+        assert firewall.check() == guard_firewall.BUSY_SECONDS
+    clock[0] += guard.COMMIT_SECONDS
+    assert not firewall.loaded
+    assert firewall.check() == 0.0  # whoever confirmed it is gone
+    assert firewall.loaded == ["the confirmed rules"]
 
 
 def test_a_folder_that_is_none_is_no_end_of_the_guard(tmp_path):
