@@ -227,18 +227,23 @@ class Campaign:
         print("a clock that jumps by a day and by years: all restored, nothing intended called drift, maintenance ended in time", flush=True)
 
     def strays(self):
-        """What runs as an account of ours outside its units is ended; what is somebody else's is left."""
+        """What runs as an account of ours outside its units is ended; what is somebody else's is left, in a container of root's also with the same number."""
         seen = len(self.history("node"))
         for unit, user in (("stray", "vllm-guard"), ("neighbour", "daemon")):
             self.node.run("systemd-run", "--quiet", f"--unit={unit}", f"--uid={user}", "sleep", "600")
+        self.node.run("systemd-run", "--quiet", "--unit=contained", "--property=KillSignal=SIGKILL", "unshare", "--pid", "--fork", "setpriv",
+                      "--reuid=vllm-guard", "--regid=vllm-guard", "--clear-groups", "sleep", "700")
         active = "systemctl", "show", "--value", "--property=ActiveState"
         ended = wait_for(lambda: self.node.run(*active, "stray").strip() != "active", 45, 0.2)
         found = wait_for(lambda: [one for one in self.history("node")[seen:] if one["kind"] == "stray" and one["outcome"] == "corrected"], 15, 0.2)
         if not ended or not found or "sleep 600" not in found[0]["what"]:
             self.complain(f"a process outside the units was not ended, or not recorded: {self.history('node')[seen:]}")
-        if self.node.run(*active, "neighbour").strip() != "active" or not self.guard_pid():
-            self.complain("a process of somebody else, or the guard, was ended")
-        self.node.run("systemctl", "stop", "neighbour")
+        if not wait_for(lambda: [one for one in self.history("node")[seen:] if one["outcome"] == "seen" and "sleep 700" in one["what"]], 15, 0.2):
+            self.complain(f"a container in which an account has the same number was not stated: {self.history('node')[seen:]}")
+        for unit in ("neighbour", "contained"):
+            if self.node.run(*active, unit).strip() != "active" or not self.guard_pid():
+                self.complain(f"a process of somebody else ({unit}), or the guard, was ended")
+            self.node.run("systemctl", "stop", unit)
         print("a process outside the units ended, those of others left", flush=True)
 
     def signed(self):
@@ -479,7 +484,8 @@ class Campaign:
                               "/etc/systemd/system/vllm-guard-firewall.service", "/etc/systemd/system/vllm-guard-node.service").split()
         for user in ("daemon", "vllm-guard"):
             writable = [path for path in files if self.may(user, "-w", path)]
-            secret = [path for path in ("/var/lib/vllm-hardening/seal.key", f"/{RULES}", "/var/lib/vllm-hardening/applied/vllm_guard.json")
+            secret = [path for path in ("/var/lib/vllm-hardening/seal.key", f"/{RULES}", "/var/lib/vllm-hardening/applied/vllm_guard.json",
+                                        "/run/vllm-hardening/applied.lock")  # who may read it may keep it
                       if self.may(user, "-r", path)]
             if writable or secret:
                 self.complain(f"{user} may write {writable} and read {secret}")
