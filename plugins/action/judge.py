@@ -84,7 +84,8 @@ class ActionModule(ActionBase):
         for line in terminal_summary(document, paths) + changes(arguments["before"], document["findings"]):
             display.display(line)
         result.update(changed=False, verdict=document["verdict"], exit_status=document["exit_status"], counts=document["counts"],
-                      wire=document["wire"]["counts"], coverage=document["coverage"], reports=paths, directory=arguments["directory"], msg=verdict_sentence(document),
+                      wire=document["wire"]["counts"], coverage=document["coverage"], reports=paths, directory=arguments["directory"],
+                      msg=verdict_sentence(document),
                       findings=[finding for finding in document["findings"] if finding["status"] in ("fail", "unknown")])
         if document["exit_status"] and arguments["enforce"]:
             result["failed"] = True

@@ -57,7 +57,7 @@ class Client:
                 if body and (answer.status != 200 or not json.loads(content)["choices"]):
                     raise http.client.HTTPException(f"{answer.status}: {content[:200]!r}")
                 self.answers += 1
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
                 self.missing += 1
                 self.complaint = f"{time.strftime('%H:%M:%S')} {error!r}"
             finally:

@@ -32,6 +32,7 @@ from audit.run_faults import NUMBERS, ROOT, Lab
 from faults.node import Node
 from guard.answers import Client
 from guard.drift_left import LEFT
+from lab import machine
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
 
@@ -128,7 +129,7 @@ class VllmLab(Lab):
 
     def options(self):
         """The wheels and the model."""
-        serving = os.path.join(os.environ["LAB_CACHE"], "serving")
+        serving = machine.cache() / "serving"
         return ["--mount", f"{serving}/wheels:/srv/wheels:ro", "--mount", f"{serving}/models:/srv/models:ro"]
 
     def inventories(self):

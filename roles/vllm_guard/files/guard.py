@@ -16,12 +16,15 @@ import fcntl
 import json
 import os
 import sys
+import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 SETTINGS = "/etc/vllm-guard/guard.json"
 SIGNERS = "/etc/vllm-guard/allowed_signers"
+SOON, REST = 10.0, 10.0  # seconds: a duty that breaks so soon after its start rests before systemd starts it again
 DEFAULTS = {"ssh_port": 22, "administrators": [], "services": "stop", "listeners": [], "node": "", "signed": False}
 
 
@@ -138,7 +141,17 @@ def main(arguments):
     """Entry point; returns the exit status, or a message."""
     if not arguments or arguments[0] not in DUTIES or (arguments[0] == "maintenance") != (len(arguments) > 1):
         return __doc__
-    return DUTIES[arguments[0]](*arguments[1:])
+    if arguments[0] not in (firewall.__name__, node.__name__):
+        return DUTIES[arguments[0]](*arguments[1:])
+    begun = time.monotonic()
+    try:
+        return DUTIES[arguments[0]]()
+    except Exception:
+        traceback.print_exc()
+        # Who is killed is back at once; a program that cannot run, as on a node half through an upgrade, would take a whole processor.
+        if time.monotonic() - begun < SOON:
+            time.sleep(REST)
+        return 1
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -289,3 +292,28 @@ def test_a_declaration_that_is_none_is_refused_and_keeps_nothing_waiting(tmp_pat
     records.flush()
     with open(records.history, encoding="utf-8") as stream:
         assert [json.loads(line)["outcome"] for line in stream] == ["refused"]
+
+
+@pytest.fixture(name="program")
+def _program(monkeypatch):
+    """The guard's program as a module, and how long it slept."""
+    spec = importlib.util.spec_from_file_location("guard_program", Path(__file__).parents[4] / "roles/vllm_guard/files/guard.py")
+    found, slept = importlib.util.module_from_spec(spec), []
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    spec.loader.exec_module(found)
+    monkeypatch.setattr(found.time, "sleep", slept.append)
+    return found, slept
+
+
+@pytest.mark.parametrize("lived, rests", [(0.2, [10.0]), (3600.0, [])])
+def test_a_guard_that_cannot_run_takes_no_processor(program, monkeypatch, capsys, lived, rests):
+    found, slept = program
+    moments = iter([100.0, 100.0 + lived])
+    monkeypatch.setattr(found.time, "monotonic", lambda: next(moments))
+
+    def broken():
+        raise ImportError("no module of the half that is missing")
+
+    monkeypatch.setitem(found.DUTIES, "firewall", broken)
+    assert found.main(["firewall"]) == 1 and slept == rests
+    assert "the half that is missing" in capsys.readouterr().err

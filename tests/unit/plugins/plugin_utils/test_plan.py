@@ -284,7 +284,6 @@ def test_ray_speaks_tls_with_files_of_the_site():
     assert "RAY_USE_TLS is '0', which is decided by the plan" in refusal(inventory(**instances({**RAY, "environment": {"RAY_USE_TLS": "0"}})))
 
 
-
 @pytest.mark.parametrize(
     ("hosts", "path", "value", "advice"),
     [

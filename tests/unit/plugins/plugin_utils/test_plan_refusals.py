@@ -154,7 +154,6 @@ CASES = {
         inventory({"data_parallel_size": 999998, "tensor_parallel_size": 999999}), "[chat].tensor_parallel_size", "has 8 NPUs", "fewer ranks"),
     "a size of zero": (inventory({"tensor_parallel_size": 0}), "vllm_cluster_instances[chat].tensor_parallel_size", "no size", "at least 1"),
     "the whole node for a model": (inventory({"model": "//"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
-    "a model of two lines": (inventory({"model": "/srv/models/a\nb"}), "vllm_cluster_instances[chat].model", "no absolute path", "/srv/models"),
     "ranks of Ray that do not fit": (inventory({**RAY, "tensor_parallel_size": 3}), "vllm_cluster_instances[chat].tensor_parallel_size", "2 nodes", "multiple"),
     "data parallel over Ray": (
         inventory({**RAY, "data_parallel_size": 2, "rpc_port": 20550}), "[chat].data_parallel_size", "not planned over Ray", "data_parallel"),
