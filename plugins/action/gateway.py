@@ -89,13 +89,15 @@ def _rendered(options, settings, files, report):
     text = {name: content.decode("utf-8") for name, content in files.items()}
     # The authority's certificate is no secret; check mode makes one of its own, which no prediction should show.
     secret = {name: text.pop(name) for name in list(text) if name in ("keys.map", "administrators.pem") or name.startswith("certificates/")}
-    networks = [*options["client_networks"], *options["monitor_networks"]]
+    # The unit's filter holds for both directions, so that an engine on another node is in it too.
+    engines = [backend["address"] for instance in settings["instances"] for backend in instance["backends"]]
+    networks = [*options["client_networks"], *options["monitor_networks"], *engines]
     places = [*settings["instances"], settings["metrics"]]
     return {
         "instances": [{"name": instance["name"]} for instance in settings["instances"]],
         "rendered": {
             "files": text,
-            "unit": gateway.unit(networks, options["program"], bool(settings["bounds"])),
+            "unit": gateway.unit(networks, options["program"], bool(settings["bounds"]), gateway.descriptors(settings)),
             "expiry_units": gateway.expiry_units(int(options["warning_days"])),
             "listeners": [{"address": address, "port": int(place["port"])} for place in places for address in place["addresses"]],
             "serials": {entry["file"]: entry["serial"] for entry in report["certificates"]},

@@ -33,7 +33,9 @@ _CIPHERS = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_
 _CURVES = "X25519:P-256:P-384"
 # Headers that tell the engine who asks, or that HAProxy decides: a client's own words about them are dropped.
 _DROPPED_HEADERS = ("authorization", "forwarded", "via", "x-real-ip", "cookie", "proxy", "proxy-authorization", "x-request-id")
-_STEP = 256 * 1024
+# HAProxy reads lengths as numbers of 32 bits; one of so many digits at most is what it seems.
+LENGTH_DIGITS = 9
+HEADER_BYTES = 8192
 
 
 def configuration(settings):
@@ -55,12 +57,12 @@ def _global(settings, limits):
     lines = [
         "global",
         "    log stdout format short daemon",
-        f"    maxconn {limits['connections'] * (len(settings['instances']) + 1)}",
+        f"    maxconn {_connections(settings, limits)}",
         f"    nbthread {settings.get('threads', 4)}",
         f"    stats socket {RUNTIME}/admin.sock mode 600 level admin",
         "    stats timeout 30s",
-        # Streams of the configuration before a reload run to their end, yet not for ever.
-        f"    hard-stop-after {limits['stream_seconds'] + 60}s",
+        # Streams of the configuration before a reload run to their end; those in which nothing moves end by themselves.
+        "    hard-stop-after 24h",
         "    ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets",
         f"    ssl-default-bind-ciphersuites {_CIPHERS}",
         f"    ssl-default-bind-curves {_CURVES}",
@@ -71,6 +73,16 @@ def _global(settings, limits):
         # A request whose content is judged has to fit into a buffer as a whole.
         lines.append(f"    tune.bufsize {buffer_size(limits['body_bytes'])}")
     return lines
+
+
+def _connections(settings, limits):
+    """Connections of clients at once, those to the management frontend among them."""
+    return limits["connections"] * (len(settings["instances"]) + 1)
+
+
+def descriptors(settings):
+    """Files that the gateway may have open: two a connection, from the client and to the engine, and what HAProxy needs beside."""
+    return max(65536, 2 * _connections(settings, {**LIMITS, **settings.get("limits", {})}) + 4096)
 
 
 def buffer_size(body_bytes):
@@ -109,7 +121,8 @@ def _defaults(limits):
         f"    timeout http-request {limits['header_seconds']}s",
         "    timeout http-keep-alive 60s",
         "    timeout queue 30s",
-        f"    timeout client {limits['stream_seconds']}s",
+        # For what a client has to send, its TLS handshake among it: a client that waits for its answer is not held to it.
+        f"    timeout client {limits['header_seconds'] + limits['body_seconds']}s",
         f"    timeout server {limits['stream_seconds']}s",
         "    timeout client-fin 10s",
         "    unique-id-format %[uuid]",
@@ -179,11 +192,15 @@ def _common(frontend, names, addresses, port, networks, options=""):
         "    http-after-response del-header Server",
         "    http-after-response del-header access-control- -m beg",
         # Control characters and bytes beyond ASCII come out of the converter as escapes; HAProxy 2.6 lets a zero byte pass.
+        # It gives nothing where its output does not fit into a buffer, so that what it did not read is odd too.
         "    acl odd_headers req.hdrs,json(ascii) -m sub \\\\u00",
+        "    acl plain_headers req.hdrs,json(ascii) -m found",
+        f"    acl long_headers req.hdrs,length gt {HEADER_BYTES}",
         "    acl origin_form url_beg /",
         "    acl known_version req.ver -m str 1.0 1.1",
     ]
-    lines += _refuse("syntax", 400, "The request is malformed.", "odd_headers or !origin_form or !known_version")
+    lines += _refuse("headers", 431, f"The headers are longer than {HEADER_BYTES} bytes.", "long_headers")
+    lines += _refuse("syntax", 400, "The request is malformed.", "odd_headers or !plain_headers or !origin_form or !known_version")
     lines += [
         "    acl one_host req.fhdr_cnt(host) eq 1",
         f"    acl known_host req.fhdr(host),lower -m str {' '.join(hosts(names, addresses, port))}",
@@ -193,10 +210,12 @@ def _common(frontend, names, addresses, port, networks, options=""):
         "    acl chunked req.hdr(transfer-encoding) -m found",
         "    acl upgrade req.hdr(upgrade) -m found",
         "    acl many_lengths req.fhdr_cnt(content-length) gt 1",
-        "    acl decorated url -m sub ? #",
+        f"    acl endless req.hdr(content-length),length gt {LENGTH_DIGITS}",
+        '    acl decorated url -m sub ? "#"',
     ]
     lines += _refuse("upgrade", 400, "Protocol upgrades are not served here.", "upgrade")
     lines += _refuse("length", 411, "Send the body with one Content-Length.", "chunked or many_lengths")
+    lines += _refuse("size", 413, "The body is longer than anything that is served here.", "endless")
     return lines
 
 
@@ -447,12 +466,13 @@ def _lines(items):
     return "".join(f"{item}\n" for item in items)
 
 
-def unit(networks, program=PROGRAM, bounds=False):
+def unit(networks, program=PROGRAM, bounds=False, open_files=65536):
     """The text of the unit; ``networks`` may open connections to it, the kernel drops packets of all others.
 
     With ``bounds`` the configuration holds regular expressions, which PCRE2 compiles to machine code while it starts.
     """
-    allowed = " ".join(["localhost", *sorted({str(ipaddress.ip_network(network)) for network in networks})])
+    others = {ipaddress.ip_network(network) for network in networks}
+    allowed = " ".join(["localhost", *sorted(str(network) for network in others if not network.is_loopback)])
     configuration_file = f"{DIRECTORY}/haproxy.cfg"
     lines = [
         HEADER,
@@ -476,7 +496,7 @@ def unit(networks, program=PROGRAM, bounds=False):
         "Restart=always",
         "RestartSec=2",
         "TimeoutStopSec=30",
-        "LimitNOFILE=65536",
+        f"LimitNOFILE={open_files}",
         f"RuntimeDirectory={RUNTIME.rpartition('/')[2]}",
         "RuntimeDirectoryMode=0700",
         "UMask=0077",

@@ -6,6 +6,8 @@ Every case carries a valid key, so that nothing but its own fault keeps it out.
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from site_gateway import NAME, SECRETS, until
 
@@ -84,6 +86,8 @@ MALFORMED = {
     "HTTP/2 without TLS": get("/v1/models", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
     "path of 70 kB": get("/v1/models?" + "a" * 70000),
     "header of 70 kB": get("/v1/models", "X-Long: " + "a" * 70000),
+    "headers of 9 kB": get("/v1/models", "X-Long: " + "a" * 9000),
+    "bytes beyond ASCII that are written six times as long": get("/v1/models", "X-Long: " + "\xe9" * 7900),
     "two hundred headers": get("/v1/models", *(f"X-{number}: 1" for number in range(200))),
     "not HTTP at all": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "body of 300 kB": post("Content-Length: 300000", body="x" * 300000),
@@ -158,6 +162,15 @@ def test_what_follows_a_request_on_its_connection_is_a_request_of_its_own(site):
     assert {entry.get("line") for entry in site.reached()[reached:]} == {"GET /v1/models HTTP/1.1"}
 
 
+@pytest.mark.parametrize("length", ["2147483650", "4294967298", "9223372036854775807", "0000000002"])
+@pytest.mark.parametrize("target", ["POST /v1/completions", "GET /v1/models", "GET /chat/metrics"])
+def test_a_length_of_more_than_32_bits_is_no_small_one(site, target, length):
+    port = site.metrics_port if "metrics" in target else site.port
+    host = "127.0.0.1" if "metrics" in target else NAME
+    text = "\r\n".join([f"{target} HTTP/1.1", f"Host: {host}", KEY, f"Content-Length: {length}", "", "{}"])
+    assert site.exchange(text.encode(), port=port, timeout=5)[0] == 413
+
+
 @pytest.mark.parametrize(
     "pieces",
     [[b"GET /v1/models HTTP/1.1\r\n", b"X-Slow: "], [post("Content-Length: 100", body="{").encode("latin-1")]],
@@ -171,6 +184,11 @@ def test_a_slow_sender_is_cut_off(site, pieces):
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408")
     assert site.reached()[reached:] == []
+
+
+def test_a_connection_that_says_nothing_is_cut_off(site):
+    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as connection:
+        assert connection.recv(1) == b""
 
 
 def test_the_engine_gets_the_request_in_our_words(site):

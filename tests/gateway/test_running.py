@@ -126,6 +126,13 @@ def test_a_stream_is_not_buffered(site):
     assert stream.ended and stream.first == 1
 
 
+def test_a_stream_pauses_for_longer_than_a_request_may_take_to_arrive(site):
+    stream = Stream(site, "team-a", 2, 6)
+    stream.start()
+    stream.join(60)
+    assert stream.ended and stream.seen == 2
+
+
 def test_tls_is_what_mozilla_calls_modern(site):
     sslyze = [sys.executable, "-m", "sslyze", "--mozilla_config", "modern", "--certinfo_ca_file", str(site.folder / "ca.pem")]
     for port in (site.port, site.metrics_port):

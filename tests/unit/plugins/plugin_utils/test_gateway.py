@@ -50,7 +50,7 @@ def test_every_listener_speaks_tls_at_an_explicit_address():
 
 def test_a_request_is_judged_before_it_is_counted_and_its_body_is_read():
     lines = section("frontend chat")
-    order = ["str(host)", "str(endpoint)", "str(size)", "str(key)", "str(scope)", "str(rate)", "wait-for-body", "set-uri", "default_backend"]
+    order = ["str(host)", "str(endpoint)", "if too_long", "str(key)", "str(scope)", "str(rate)", "wait-for-body", "set-uri", "default_backend"]
     places = [position(lines, part) for part in order]
     assert places == sorted(places)
 
@@ -68,6 +68,19 @@ def test_the_engine_sees_our_host_and_key_and_nothing_that_a_client_says_of_itse
         assert position(lines, f"del-header {header}") < position(lines, "set-header Authorization")
     assert any("del-header x-forwarded- -m beg" in line for line in lines)
     assert "http-request set-header Host engine" in lines
+
+
+def test_no_acl_has_a_comment_in_it():
+    assert not any("#" in re.sub(r"([\"']).*?\1", "", line) for line in section("frontend chat"))
+
+
+@pytest.mark.parametrize("number", [1, 16, 64])
+def test_the_unit_may_open_as_many_files_as_the_configuration_takes_connections(number):
+    settings = {**SETTINGS, "instances": [{**INSTANCE, "name": f"chat{index}"} for index in range(number)]}
+    connections = int(re.search(r"maxconn (\d+)", gateway.configuration(settings)).group(1))
+    files = gateway.descriptors(settings)
+    assert files >= 2 * connections + 1024
+    assert f"LimitNOFILE={files}" in gateway.unit([], open_files=files).splitlines()
 
 
 def test_backends_are_balanced_and_asked_for_their_health():
@@ -115,7 +128,7 @@ def test_scopes_and_keys_hold_what_each_client_may():
 
 
 def test_the_unit_drops_packets_of_everybody_else():
-    lines = gateway.unit(["10.77.1.128/25", "10.77.0.9/32", "fd00:77:1::/64"]).splitlines()
+    lines = gateway.unit(["10.77.1.128/25", "10.77.0.9/32", "fd00:77:1::/64", "127.0.0.1", "::1"]).splitlines()
     assert "IPAddressDeny=any" in lines
     assert "IPAddressAllow=localhost 10.77.0.9/32 10.77.1.128/25 fd00:77:1::/64" in lines
     assert "CapabilityBoundingSet=" in lines and "User=vllm-gateway" in lines
