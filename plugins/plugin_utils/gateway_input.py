@@ -16,6 +16,7 @@ _COMMON_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
 _MANAGEMENT_PATH = re.compile(r"(?:GET|POST) (?:/[A-Za-z0-9_-]+)+")
 CLIENT_KEYS = ("name", "instances", "endpoints", "rate", "concurrency", "keys")
 RATE, CONCURRENCY = 600, 32
+MOST_FILES = 1024 * 1024  # that a process may open, fs.nr_open where nobody changed it
 BOUNDED = ("n", "best_of", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "prompt_logprobs")
 
 
@@ -100,7 +101,7 @@ def _clients(reader, raw, instances, now, write):
         _scope(reader, where, client, known, instances)
         entry = {
             "name": name,
-            "instances": [str(item) for item in client.get("instances") or []],
+            "instances": [str(item) for item in _listed(client.get("instances"))],
             "endpoints": client.get("endpoints"),
             "rate": reader.integer(f"{where}.rate", client.get("rate", RATE), 1, "number of requests a minute"),
             "concurrency": reader.integer(f"{where}.concurrency", client.get("concurrency", CONCURRENCY), 1, "number of open requests"),
@@ -120,25 +121,30 @@ def _clients(reader, raw, instances, now, write):
     return clients, warnings
 
 
+def _listed(value):
+    return value if isinstance(value, list) else []
+
+
 def _scope(reader, where, client, known, instances):
-    scope = client.get("instances")
-    if not isinstance(scope, list) or not scope:
-        reader.problem(f"{where}.instances", scope, "is missing or empty, so the client may call nothing", f"Write such as {known[:2]}")
-    for index, name in enumerate(scope if isinstance(scope, list) else []):
-        if str(name) not in known:
+    scope = [str(name) for name in _listed(client.get("instances"))]
+    if not scope:
+        trouble = "is missing or empty, so the client may call nothing"
+        reader.problem(f"{where}.instances", client.get("instances"), trouble, f"Write such as {known[:2]}")
+    for index, name in enumerate(scope):
+        if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1, cutoff=0)
             reader.problem(f"{where}.instances[{index}]", name, "is no instance", f"Write {near[0] if near else 'an instance'}")
     endpoints = client.get("endpoints")
     if endpoints is None:
         return
-    served = sorted({endpoint for instance in instances if instance["name"] in (scope or []) for endpoint in instance["endpoints"]})
+    served = sorted({endpoint for instance in instances if instance["name"] in scope for endpoint in instance["endpoints"]})
     if not isinstance(endpoints, list) or not endpoints:
         reader.problem(f"{where}.endpoints", endpoints, "is no list of endpoints", f"Write such as {served[:2]}, or leave it out")
         return
     # A node serves some of the instances only; what it does not serve is judged where it is served.
-    if any(instance["name"] in (scope or []) for instance in instances):
+    if any(instance["name"] in scope for instance in instances):
         for index, endpoint in enumerate(endpoints):
-            if endpoint not in served and set(scope or []) <= {instance["name"] for instance in instances}:
+            if endpoint not in served and set(scope) <= {instance["name"] for instance in instances}:
                 near = difflib.get_close_matches(str(endpoint), served, n=1, cutoff=0)
                 trouble = "is served by none of the client's instances"
                 reader.problem(f"{where}.endpoints[{index}]", endpoint, trouble, f"Write {near[0]}, or add it to endpoints of the instance")
@@ -216,6 +222,13 @@ def _limits(reader, raw):
     for key in gateway.LIMITS:
         if (raw.get("limits") or {}).get(key) is not None:
             limits[key] = reader.integer(f"vllm_gateway_limits.{key}", raw["limits"][key], 1, "limit") or gateway.LIMITS[key]
+    most = {
+        "body_bytes": (10**gateway.LENGTH_DIGITS - 1, "than the gateway can count"),
+        "connections": ((MOST_FILES - 4096) // 2 // (len(raw["instances"]) + 1), f"than a process may have, with {len(raw['instances'])} instances"),
+    }
+    for key, (largest, why) in most.items():
+        if limits.get(key, 0) > largest:
+            reader.problem(f"vllm_gateway_limits.{key}", limits[key], f"is more {why}", f"Write at most {largest}")
     return limits
 
 

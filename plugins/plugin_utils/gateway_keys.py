@@ -37,7 +37,7 @@ def expiry(value):
     text = str(value).strip()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         day = datetime.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=datetime.timezone.utc)
-        return int((day + datetime.timedelta(days=1)).timestamp())
+        return int(day.timestamp()) + 86400
     moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.timezone.utc)

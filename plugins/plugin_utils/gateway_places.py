@@ -61,7 +61,7 @@ def _instance(reader, where, instance, names, used):
             reader.problem(place, backend, "is no address with a port", "Write such as {address: 127.0.0.1, port: 17443}")
             continue
         _claim(reader, place, [reader.address(f"{place}.address", backend["address"], "127.0.0.1")], backend["port"], 1, used)
-    plan_gateway.read_server_names(reader, f"{where}.server_names", instance.get("server_names", []))
+    plan_gateway.read_server_names(reader, f"{where}.server_names", instance.get("server_names"))
     plan_gateway.read_endpoints(reader, f"{where}.endpoints", instance.get("endpoints") or [], None)
 
 

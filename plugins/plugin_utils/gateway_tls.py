@@ -101,6 +101,8 @@ def judge(chain, key, names, now):
             issued.verify_directly_issued_by(issuer)
         except (InvalidSignature, ValueError, TypeError):
             raise Unusable("has a chain that is not in order: each certificate is issued by the next") from None
+        if issuer.not_valid_after_utc <= now:
+            raise Unusable(f"has a chain of which {issuer.subject.rfc4514_string()} expired at {issuer.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     dns, addresses = _alternative_names(leaf)
     missing = [name for name in names if not covered(name, dns, addresses)]
     if missing:

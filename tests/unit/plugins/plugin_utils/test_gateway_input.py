@@ -156,6 +156,15 @@ def test_a_certificate_that_clients_should_not_trust_is_refused(tmp_path, option
     assert "vllm_gateway_certificates" in said and trouble in said
 
 
+def test_a_chain_of_which_one_has_expired_is_refused(tmp_path):
+    private = ec.generate_private_key(ec.SECP256R1())
+    leaf, issuer = certificate(tmp_path, private=private), certificate(tmp_path, private=private, days=(-30, -1), name="issuer")
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(b"".join(pathlib.Path(pair["certificate"]).read_bytes() for pair in (leaf, issuer)))
+    said = refused(tmp_path, certificates=[{**leaf, "certificate": str(chain)}], ca_directory=None)
+    assert "vllm_gateway_certificates[0].certificate" in said and "has a chain of which CN=test expired at 2026-11-22" in said
+
+
 def test_a_certificate_with_the_key_of_another_is_refused(tmp_path):
     pair, other = certificate(tmp_path), certificate(tmp_path, name="other")
     said = refused(tmp_path, certificates=[{**pair, "private_key": other["private_key"]}], ca_directory=None)
@@ -193,6 +202,8 @@ def test_a_secret_that_can_be_guessed_is_refused(tmp_path, secret):
         (client(instances=None), "vllm_gateway_clients[team-a].instances", "may call nothing"),
         (client(instances=[]), "vllm_gateway_clients[team-a].instances", "may call nothing"),
         (client(instances=["chta"]), "vllm_gateway_clients[team-a].instances[0]", "is no instance"),
+        (client(instances=5, endpoints=["GET /v1/models"]), "vllm_gateway_clients[team-a].instances", "may call nothing"),
+        (client(instances=[{}], endpoints=["GET /v1/models"]), "vllm_gateway_clients[team-a].instances[0]", "is no instance"),
         (client(endpoints=[]), "vllm_gateway_clients[team-a].endpoints", "is no list of endpoints"),
         (client(endpoints=["POST /v1/embeddings"]), "vllm_gateway_clients[team-a].endpoints[0]", "is served by none"),
         (client(name="Team A"), "vllm_gateway_clients[Team A].name", "is no name"),
@@ -209,6 +220,8 @@ def test_a_secret_that_can_be_guessed_is_refused(tmp_path, secret):
         ({"ca_directory": None}, "vllm_gateway_certificates", "is missing"),
         ({"limits": {"body_byte": 1}}, "vllm_gateway_limits.body_byte", "is no limit"),
         ({"limits": {"connections": -1}}, "vllm_gateway_limits.connections", "is no limit"),
+        ({"limits": {"body_bytes": 4294967298}}, "vllm_gateway_limits.body_bytes", "is more than the gateway can count. Write at most 999999999"),
+        ({"limits": {"connections": 1000000}}, "vllm_gateway_limits.connections", "is more than a process may have, with 1 instances"),
         ({"bounds": {"top_p": 1}}, "vllm_gateway_bounds.top_p", "can be bounded"),
         ({"bounds": {"n": 8}}, "vllm_gateway_limits.body_bytes", "more than the gateway can hold"),
         ({"administrators": ["no blank"]}, "vllm_gateway_administrators[0]", "is no common name"),
@@ -258,6 +271,10 @@ def test_a_day_ends_at_its_end(text, moment):
     assert gateway_keys.expiry(text) == datetime.datetime.fromisoformat(moment).timestamp()
 
 
+def test_a_key_that_never_ends_is_no_error():
+    assert gateway_keys.expiry("9999-12-31") == gateway_keys.expiry("9999-12-30") + 86400
+
+
 def test_a_rotation_has_two_valid_keys_and_then_the_new_one(tmp_path):
     store = gateway_keys.KeyStore(str(tmp_path / "keys"))
     (old,), _made = store.keys("team-a", NOW)
@@ -300,6 +317,7 @@ def place(**changes):
         (place(addresses=["127.0.0.1"], port=17443), "vllm_gateway_instances[0].backends[0].port", "is the port of vllm_gateway_instances[0]"),
         (place(backends=[]), "vllm_gateway_instances[0].backends", "is no list of engines"),
         (place(backends=[{"address": "engine.example.com", "port": 17443}]), "vllm_gateway_instances[0].backends[0].address", "is not a numeric address"),
+        (place(server_names=None), "vllm_gateway_instances[0].server_names", "is no list"),
         (place(server_names=["chat example"]), "vllm_gateway_instances[0].server_names[0]", "is no DNS name"),
         (place(endpoints=['GET /v1/models" or TRUE']), "vllm_gateway_instances[0].endpoints[0]", "is served by no engine"),
         (place(endpoints=["POST /invocations"]), "vllm_gateway_instances[0].endpoints[0]", "is a second way to every inference endpoint"),
