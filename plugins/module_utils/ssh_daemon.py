@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import re
 
 HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten.\n"
@@ -25,18 +26,35 @@ BASE = {
     "MaxAuthTries": "3",
     "LoginGraceTime": "30",
 }
+# What other files write is added to these.
+_ADDED_UP = ("listenaddress", "allowgroups")
 # sshd prints these in another form than they are written in; whether a login works is seen by trying.
-_NOT_COMPARED = ("listenaddress", "port", "allowgroups", "logingracetime")
+_NOT_COMPARED = (*_ADDED_UP, "port", "logingracetime")
+
+
+def no_addresses(addresses):
+    """Those of the addresses that no single interface can have."""
+    found = []
+    for address in addresses:
+        try:
+            if ipaddress.ip_address(address).is_unspecified:
+                found.append(address)
+        except ValueError:
+            found.append(address)
+    return found
 
 
 def dropin(addresses, port, groups, settings):
-    """The text of the drop-in. ``settings`` replace or follow BASE; a list gives a line for each of its values."""
+    """The text of the drop-in. ``settings`` replace or follow BASE; a list gives a line for each of its values, a boolean yes or no."""
     lines = []
     for address in addresses:
-        lines.append(f"ListenAddress {'[' + address + ']' if ':' in address else address}:{port}")
+        shown = address if no_addresses([address]) else str(ipaddress.ip_address(address))
+        lines.append(f"ListenAddress {'[' + shown + ']' if ':' in shown else shown}:{port}")
     lines.append(f"AllowGroups {' '.join(groups)}")
-    for name, value in {**BASE, **settings}.items():
-        lines += [f"{name} {item}" for item in (value if isinstance(value, list) else [value])]
+    options = {name.lower(): (name, value) for name, value in [*BASE.items(), *settings.items()]}
+    for name, value in options.values():
+        for item in value if isinstance(value, list) else [value]:
+            lines.append(f"{name} {('no', 'yes')[item] if isinstance(item, bool) else item}")
     return HEADER + "".join(line + "\n" for line in lines)
 
 
@@ -62,6 +80,17 @@ def overridden(wanted, effective):
             if have and not (name == "permitrootlogin" and have == ["without-password"] and values == ["prohibit-password"]):
                 differing.append((name, " ".join(values), " ".join(have)))
     return differing
+
+
+def added(wanted, effective):
+    """Addresses and groups that another file adds to those of a drop-in, as ``(option, [values])``."""
+    ours = parse(wanted)
+    found = []
+    for name in _ADDED_UP:
+        more = [value for value in " ".join(effective.get(name, [])).split() if value not in " ".join(ours.get(name, [])).split()]
+        if name in ours and more:
+            found.append((name, more))
+    return found
 
 
 def refusals(effective, user, groups, server):
@@ -124,7 +153,7 @@ PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' || exit 0
 mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
 {back}sync
-[ "$1" = boot ] || systemctl reload-or-restart {unit}
+[ "$1" = boot ] || {{ systemctl daemon-reload; systemctl reload-or-restart {unit}; }}
 mv rolling-back rolled-back
 """
 
@@ -136,7 +165,8 @@ Description=Undo a change of SSH access that was not confirmed
 DefaultDependencies=no
 After=local-fs.target
 Before=ssh.service sshd.service ssh.socket
-ConditionPathExistsGlob={directory}/*/pending
+ConditionPathExistsGlob=|{directory}/*/pending
+ConditionPathExistsGlob=|{directory}/*/rolling-back
 
 [Service]
 Type=oneshot
@@ -144,4 +174,21 @@ ExecStart=/bin/sh -c 'for change in {directory}/*/rollback; do sh "$change" boot
 
 [Install]
 WantedBy=sysinit.target
+"""
+
+
+def waiting_unit():
+    """A drop-in of sshd's unit: a daemon that listens on named addresses alone begins again until they are there.
+
+    Without it a boot on which the network is late ends every login: sshd gives up with the status 255, after which Debian's unit stays down.
+    """
+    return f"""{HEADER}[Unit]
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Restart=on-failure
+RestartSec=2
+RestartPreventExitStatus=
 """

@@ -16,7 +16,8 @@ extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
   - ansible.builtin.action_common_attributes.flow
 description:
-  - Writes one drop-in of sshd and restarts it, which open sessions survive. No other file of SSH is touched. With O(limit_sudo) it writes one of sudo too.
+  - Writes one drop-in of sshd and restarts it, which open sessions survive. No other file of SSH is touched. With O(limit_sudo) it writes one of sudo too,
+    with O(addresses) one of sshd's unit, which then begins again until the addresses are there.
   - The drop-in is refused before it is in place where sshd does not take it, where something else overrides it, or where the login of this run would
     not be let in under it, all of which C(sshd -T) says for that login.
   - A timer on the node puts the drop-in of before back unless the controller confirms the change over a connection that it opens for that purpose.
@@ -128,7 +129,6 @@ MAIN = "/etc/ssh/sshd_config"
 DROPIN = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf"
 SUDOERS = "/etc/sudoers.d/zz-vllm-hardening"
 UNITS = ("ssh.service", "sshd.service")  # Debian's name and Fedora's
-FILES = {DROPIN: ("previous.conf", 0o644), SUDOERS: ("previous.sudoers", 0o440)}
 DIRECTORY = "/var/lib/vllm-hardening/access"
 GUARD = "vllm-hardening-access.service"
 RUNTIME = "/run/vllm-hardening"
@@ -174,6 +174,8 @@ class Access:
         self.module, self.params = module, module.params
         self.sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/bin:/usr/local/sbin")
         self.unit = "ssh.service" if os.path.exists("/lib/systemd/system/ssh.service") else "sshd.service"
+        self.waiting = f"/etc/systemd/system/{self.unit}.d/vllm-hardening.conf"
+        self.files = {DROPIN: ("previous.conf", 0o644), SUDOERS: ("previous.sudoers", 0o440), self.waiting: ("previous.unit", 0o644)}
 
     def effective(self, text):
         """``sshd -T`` for this run's login with ``text`` in place of the drop-in, as ssh_daemon.parse; raises Refused."""
@@ -201,7 +203,7 @@ class Access:
 
     def judge(self, text):
         """What takes effect; raises Refused where the drop-in would not, or where this login would be refused."""
-        if "sshd_config.d" not in (read(MAIN) or ""):
+        if not re.search(r"(?im)^\s*include\s.*sshd_config\.d", read(MAIN) or ""):
             raise Refused(f"{MAIN} does not include sshd_config.d: add 'Include /etc/ssh/sshd_config.d/*.conf' as its first line")
         effective = self.effective(text)
         account, groups, _client, server = login()
@@ -215,6 +217,8 @@ class Access:
         if others:
             shown = "; ".join(f"{name} is {have}, not {want}" for name, want, have in others)
             raise Refused(f"something else in {MAIN} decides for this login: {shown}. Remove that, nothing was changed")
+        for name, more in ssh_daemon.added(text, effective):
+            self.module.warn(f"{name}: another file of sshd adds {', '.join(more)} to what vllm_access_* names (ACC-06); remove it there, or name it")
         return {name: effective.get(name) for name in ssh_daemon.parse(text)}
 
     @staticmethod
@@ -246,7 +250,7 @@ class Access:
         return text
 
     def change(self, wanted, before):
-        """Arm the rollback, put the files in place, restart sshd. Both arguments map the paths of FILES to a text, None where there is no file."""
+        """Arm the rollback, put the files in place, restart sshd. Both arguments map the paths of ``files`` to a text, None where there is no file."""
         identifier = self.params["change_id"]
         folder = f"{DIRECTORY}/{identifier}"
         os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
@@ -255,10 +259,10 @@ class Access:
                 raise Refused(f"another change of SSH access ({name}) waits for its confirmation; run again when it has ended")
             shutil.rmtree(f"{DIRECTORY}/{name}", ignore_errors=True)
         os.mkdir(folder, 0o700)
-        for path, (copy, _mode) in FILES.items():
+        for path, (copy, _mode) in self.files.items():
             if before[path] is not None:
                 shutil.copy2(path, f"{folder}/{copy}")
-        script = ssh_daemon.rollback_script(folder, {copy: path for path, (copy, _mode) in FILES.items()}, self.unit)
+        script = ssh_daemon.rollback_script(folder, {copy: path for path, (copy, _mode) in self.files.items()}, self.unit)
         for name, content in (("rollback", script), ("pending", json.dumps({"id": identifier}))):
             node_files.write_file(f"{folder}/{name}", content.encode("utf-8"), 0, 0, 0o600)
         guard = f"/etc/systemd/system/{GUARD}"
@@ -273,7 +277,9 @@ class Access:
             if text is None:
                 node_files.remove(path)
             elif text != before[path]:
-                node_files.write_file(path, text.encode("utf-8"), 0, 0, FILES[path][1])
+                os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+                node_files.write_file(path, text.encode("utf-8"), 0, 0, self.files[path][1])
+        self.run("systemctl", "daemon-reload")
         # Not reload: it returns before sshd reads anything, and a login in between would prove the old configuration. Sessions live on.
         code, dummy, error = self.module.run_command(["systemctl", "restart", self.unit])
         if code:
@@ -291,19 +297,18 @@ class Access:
     def loose(self):
         """Files of ours whose owner or mode is not ours: ``{path: what it is}``."""
         found = {}
-        for path, (_copy, mode) in FILES.items():
+        for path, (_copy, mode) in self.files.items():
             if os.path.lexists(path):
                 status = os.lstat(path)
                 if status.st_uid or status.st_gid or stat.S_IMODE(status.st_mode) != mode:
                     found[path] = f"owner {status.st_uid}, group {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o}"
         return found
 
-    @staticmethod
-    def tighten(paths):
+    def tighten(self, paths):
         """Give files of ours back to root; that needs no proof, since their content is the same."""
         for path in paths:
             os.chown(path, 0, 0)
-            os.chmod(path, FILES[path][1])
+            os.chmod(path, self.files[path][1])
 
     def token(self):
         """pending, confirmed, rolling-back, rolled-back or unknown."""
@@ -340,7 +345,7 @@ def arguments():
 def described(before, wanted, loose):
     """The differences as resources: what lies there otherwise, and what others than root could change."""
     found = [{"resource": f"file {path}", "change": "update", "before": {"ownership": what}, "after": {"ownership": "root's"}} for path, what in loose.items()]
-    for path in FILES:
+    for path in wanted:
         if wanted[path] != before[path]:
             change = "create" if before[path] is None else "remove" if wanted[path] is None else "update"
             texts = ({"content": "other"} if before[path] is not None else {}, {"content": "as planned"} if wanted[path] is not None else {})
@@ -360,14 +365,18 @@ def main():
         if access.token() == "rolled-back":
             applied.broken_off(RECORD)
         module.exit_json(outcome=access.token())
-    before = {path: read(path) for path in FILES}
-    wanted = dict.fromkeys(FILES)
+    before = {path: read(path) for path in access.files}
+    wanted = dict.fromkeys(access.files)
     result = {}
     try:
         if params["state"] == "present":
             if not params["groups"]:
                 raise Refused("vllm_access_groups is empty, so that nobody could log in: name the groups of the administrators")
+            none = ", ".join(ssh_daemon.no_addresses(params["addresses"]))
+            if none:
+                raise Refused(f"vllm_access_addresses: {none} is no numeric address of an interface; write such as 10.77.0.11")
             wanted[DROPIN] = ssh_daemon.dropin(params["addresses"], params["port"], params["groups"], params["settings"])
+            wanted[access.waiting] = ssh_daemon.waiting_unit() if params["addresses"] else None
             result["effective"] = access.judge(wanted[DROPIN])
             if params["limit_sudo"]:
                 wanted[SUDOERS] = access.sudo_rules()
@@ -381,7 +390,7 @@ def main():
             headers = {item["resource"]: f"{item['resource']} ({item['change']})" for item in result["resources"]}
             result["diff"] = [
                 {"before_header": headers[f"file {path}"], "after_header": headers[f"file {path}"], "before": before[path] or "", "after": wanted[path] or ""}
-                for path in FILES if wanted[path] != before[path]
+                for path in wanted if wanted[path] != before[path]
             ]
         if not module.check_mode:
             applied.admit(RECORD, kept(params), params["signed"])

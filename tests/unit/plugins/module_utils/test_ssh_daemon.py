@@ -23,6 +23,25 @@ def test_the_drop_in_names_addresses_of_both_families_and_its_groups():
     assert "PermitRootLogin no\n" in text and "PasswordAuthentication no\n" in text
 
 
+def test_a_setting_replaces_however_it_is_spelled_and_a_boolean_is_yes_or_no():
+    text = ssh_daemon.dropin([], 22, ["a"], {"permitrootlogin": "prohibit-password", "X11Forwarding": True, "AllowTcpForwarding": False})
+    assert ssh_daemon.parse(text)["permitrootlogin"] == ["prohibit-password"]
+    assert "X11Forwarding yes\n" in text and "AllowTcpForwarding no\n" in text
+
+
+def test_an_address_is_written_as_sshd_prints_it():
+    assert "ListenAddress [fd00:77::11]:22\n" in ssh_daemon.dropin(["fd00:77:0:0::11"], 22, ["a"], {})
+    assert ssh_daemon.no_addresses(["10.77.0.11", "fd00:77::11", "0.0.0.0", "::", "npu01", ""]) == ["0.0.0.0", "::", "npu01", ""]
+
+
+def test_what_another_file_adds_is_told():
+    text = ssh_daemon.dropin(["10.77.0.11"], 22, ["a", "b"], {})
+    have = effective("listenaddress 10.77.0.11:22", "listenaddress 0.0.0.0:2022", "allowgroups a", "allowgroups b wheel")
+    assert ssh_daemon.added(text, have) == [("listenaddress", ["0.0.0.0:2022"]), ("allowgroups", ["wheel"])]
+    assert ssh_daemon.added(text, effective("listenaddress 10.77.0.11:22", "allowgroups a b")) == []
+    assert ssh_daemon.added(ssh_daemon.dropin([], 22, ["a"], {}), effective("listenaddress [::]:22", "allowgroups a")) == []
+
+
 def test_a_setting_replaces_and_a_list_repeats():
     text = ssh_daemon.dropin([], 22, ["a"], {"PermitRootLogin": "prohibit-password", "AcceptEnv": ["LANG", "LC_*"]})
     assert text.count("PermitRootLogin") == 1 and "AcceptEnv LANG\nAcceptEnv LC_*\n" in text
@@ -83,6 +102,22 @@ def test_the_rollback_puts_back_what_was_there_once(tmp_path, before):
     dropin.write_text("a later text\n")
     subprocess.run(["/bin/sh", str(script), "boot"], check=True)
     assert dropin.read_text() == "a later text\n"
+
+
+def test_a_rollback_that_was_cut_short_goes_on_at_boot(tmp_path):
+    dropin = tmp_path / "dropin.conf"
+    dropin.write_text("new text\n")
+    (tmp_path / "rolling-back").write_text("{}")
+    script = tmp_path / "rollback"
+    script.write_text(ssh_daemon.rollback_script(str(tmp_path), {"previous.conf": str(dropin)}, "none.service"))
+    assert {"pending", "rolling-back"} == set(re.findall(r"ConditionPathExistsGlob=\|/var/x/\*/(\S+)", ssh_daemon.guard_unit("/var/x")))
+    subprocess.run(["/bin/sh", str(script), "boot"], check=True)
+    assert not dropin.exists() and (tmp_path / "rolled-back").exists()
+
+
+def test_a_daemon_that_listens_on_named_addresses_waits_for_them():
+    lines = ssh_daemon.waiting_unit().splitlines()
+    assert {"After=network-online.target", "Restart=on-failure", "RestartPreventExitStatus=", "StartLimitIntervalSec=0"} <= set(lines)
 
 
 def test_a_confirmed_change_is_not_rolled_back(tmp_path):
