@@ -313,10 +313,20 @@ def _backend(instance, limits):
         "    http-check expect status 200",
         "    timeout check 10s",
         f"    default-server check inter 2s fall 5 rise 1 maxconn {limits['connections']}",
+        *_own_key_refused(),
     ]
     for number, backend in enumerate(instance["backends"]):
         lines.append(f"    server {name}-{number} {_address(backend)}")
     return lines
+
+
+def _own_key_refused():
+    """An engine that refuses the gateway's key has not been restarted with it yet; that is nothing about the key of the client."""
+    answer = f"content-type application/json string '{_error(503, 'The engine is not available.')}'"
+    return [
+        "    http-response set-var(txn.refused) str(engine) if { status 401 }",
+        f"    http-response return status 503 {answer} if {{ status 401 }}",
+    ]
 
 
 def _management(settings):
@@ -358,6 +368,7 @@ def _management(settings):
             *[f"    http-request del-header {header}" for header in _DROPPED_HEADERS],
             "    http-request set-header Host engine",
             f'    http-request set-header Authorization "Bearer %[str({place["instance"]}),map_str({DIRECTORY}/backends.map)]"',
+            *_own_key_refused(),
             f"    server {place['server']} {_address(place['backend'])} track {place['instance']}/{place['server']}",
         ]
     backends.append("backend gateway_nothing")

@@ -64,7 +64,10 @@ async def main(port, path):
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 if line != "GET /health HTTP/1.1":
                     log.write(json.dumps({"line": line, "headers": headers, "body": body.decode("latin-1")[:200]}) + "\n")
-                if b'"stream"' in body:
+                if b'"unauthorized"' in body:
+                    writer.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n{}")
+                    await writer.drain()
+                elif b'"stream"' in body:
                     await stream(writer, body)
                 else:
                     answer = b'{"object":"list"}'

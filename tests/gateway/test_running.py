@@ -31,6 +31,13 @@ def test_a_key_opens_what_its_scope_says(site, target, key, status):
     assert site.ask(target, key=key, body={} if target.startswith("POST") else None)[0] == status
 
 
+def test_an_engine_that_refuses_the_key_of_the_gateway_is_not_available(site):
+    status, answer = site.ask("POST /v1/completions", body={"unauthorized": True})
+    assert status == 503 and b'"gateway_error"' in answer
+    until(lambda: "status=503 refused=engine" in site.logged()[-1], "the reason in the log")
+    assert site.ask("POST /v1/completions", body={})[0] == 200
+
+
 def test_a_rate_is_kept_and_says_when_to_come_back(site):
     answers = [site.ask("GET /v1/models", key="team-c") for _request in range(5)]
     assert answers[-1][0] == 429 and b"retry-after:" in answers[-1][1].lower()
