@@ -191,15 +191,16 @@ def _common(frontend, names, addresses, port, networks, options=""):
         "    http-after-response set-header X-Request-Id %[unique-id]",
         "    http-after-response del-header Server",
         "    http-after-response del-header access-control- -m beg",
+        f"    acl long_headers req.hdrs,length gt {HEADER_BYTES}",
         # Control characters and bytes beyond ASCII come out of the converter as escapes; HAProxy 2.6 lets a zero byte pass.
         # It gives nothing where its output does not fit into a buffer, so that what it did not read is odd too.
-        "    acl odd_headers req.hdrs,json(ascii) -m sub \\\\u00",
-        "    acl plain_headers req.hdrs,json(ascii) -m found",
-        f"    acl long_headers req.hdrs,length gt {HEADER_BYTES}",
+        "    acl odd_headers var(req.headers) -m sub \\\\u00",
+        "    acl plain_headers var(req.headers) -m found",
         "    acl origin_form url_beg /",
         "    acl known_version req.ver -m str 1.0 1.1",
     ]
     lines += _refuse("headers", 431, f"The headers are longer than {HEADER_BYTES} bytes.", "long_headers")
+    lines.append("    http-request set-var(req.headers) req.hdrs,json(ascii)")
     lines += _refuse("syntax", 400, "The request is malformed.", "odd_headers or !plain_headers or !origin_form or !known_version")
     lines += [
         "    acl one_host req.fhdr_cnt(host) eq 1",
