@@ -133,6 +133,13 @@ def sudo_rules(account, password):
     return f"{HEADER}{account} ALL=(ALL:ALL) !ALL\n{account} ALL=(root) {'PASSWD' if password else 'NOPASSWD'}: {command}\n"
 
 
+def later_rules(listing):
+    """What ``sudo -l`` lists for an account after the rules of sudo_rules(); all of it where they are not there."""
+    lines = [line.strip() for line in listing.splitlines() if line.strip()] or ["sudo lists no rule"]
+    ours = [number for number, line in enumerate(lines) if "/bin/sh ^-c echo BECOME-SUCCESS-" in line]
+    return lines[ours[-1] + 1:] if ours else lines
+
+
 def sudo_version(text):
     """(1, 9, 13) of what ``sudo -V`` prints; () where it does not say."""
     found = re.search(r"[Vv]ersion (\d+)\.(\d+)\.(\d+)", text)

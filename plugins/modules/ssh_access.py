@@ -285,10 +285,11 @@ class Access:
         if code:
             self.run("/bin/sh", f"{folder}/rollback", "now")
             raise Refused(f"{self.unit} does not restart with the change, which was taken back: {error.strip()}")
-        # What comes after the drop-ins in sudoers wins over them.
-        if wanted[SUDOERS] and self.module.run_command(["sudo", "-l", "-U", login()[0], "/bin/false"])[0] == 0:
+        # What comes after the drop-in, in sudoers itself or from another source, wins over it.
+        later = ssh_daemon.later_rules(self.module.run_command(["sudo", "-l", "-U", login()[0]])[1]) if wanted[SUDOERS] else []
+        if later:
             self.run("/bin/sh", f"{folder}/rollback", "now")
-            raise Refused(f"vllm_access_limit_sudo: a rule after {SUDOERS} still lets {login()[0]} run anything; remove it. Nothing was changed")
+            raise Refused(f"vllm_access_limit_sudo: a rule after {SUDOERS} lets {login()[0]} run more ({'; '.join(later)}); remove it. Nothing was changed")
 
     def remember(self):
         """What was applied, for the guard and for telling a rollout from a foreign change."""

@@ -170,6 +170,15 @@ def test_sudo_goes_on_asking_for_a_password_where_it_does():
     assert first == "deploy ALL=(ALL:ALL) !ALL" and second.startswith("deploy ALL=(root) PASSWD: /bin/sh ^")
 
 
+@pytest.mark.parametrize("later", [[], ["(ALL) NOPASSWD: /usr/bin/bash"]])
+def test_a_rule_that_wins_over_the_limit_is_told(later):
+    rule = ssh_daemon.sudo_rules("deploy", password=False).splitlines()[-1].replace("deploy ALL=", "")
+    listed = ["(ALL : ALL) NOPASSWD: ALL", "(ALL : ALL) !ALL", rule, *later]
+    listing = "User deploy may run the following commands on npu01:\n" + "".join(f"    {line}\n" for line in listed)
+    assert ssh_daemon.later_rules(listing) == later
+    assert ssh_daemon.later_rules("") and ssh_daemon.later_rules(listing.replace(rule, ""))
+
+
 def test_the_version_of_sudo_is_read():
     assert ssh_daemon.sudo_version("Sudo version 1.9.13p3\nSudoers policy plugin version 1.9.13p3\n") == (1, 9, 13)
     assert ssh_daemon.sudo_version("?") < (1, 9, 10)
