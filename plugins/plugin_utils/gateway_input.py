@@ -38,7 +38,8 @@ def read(raw, node, now, write):
     gateway_places.check(reader, raw)
     if reader.problems:
         raise GatewayError(reader.problems)
-    instances = raw["instances"]
+    instances = [gateway_places.normal(instance) for instance in raw["instances"]]
+    raw = {**raw, "instances": instances, "metrics": gateway_places.normal(raw["metrics"])}
     clients, warnings = _clients(reader, raw, instances, now, write)
     limits = _limits(reader, raw)
     bounds = _bounds(reader, raw, limits)

@@ -116,9 +116,12 @@ class KeyStore:
         except FileNotFoundError:
             return None
         try:
-            return [{field: str(key[field]) for field in ("id", "secret", "expires")} for key in json.loads(content)["keys"]]
+            held = [{field: str(key[field]) for field in ("id", "secret", "expires")} for key in json.loads(content)["keys"]]
+            for key in held:
+                expiry(key["expires"])
         except (ValueError, KeyError, TypeError):
             raise Unusable(f"has a file {client}.json that is not {{keys: [{{id, secret, expires}}]}}") from None
+        return held
 
     def _write(self, client, held):
         if not self.write:

@@ -7,6 +7,7 @@ HAProxy: no value holds a blank, a quote or a control character.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import plan_gateway
@@ -38,6 +39,14 @@ def check(reader, raw):
     program = raw.get("program")
     if program is not None and not _PATH.fullmatch(str(program)):
         reader.problem("vllm_gateway_program", program, "is no plain path", "Write such as /usr/sbin/haproxy")
+
+
+def normal(place):
+    """An instance or metrics with every address as the kernel and HAProxy write it; what check() accepted."""
+    found = {**place, "addresses": [str(ipaddress.ip_address(address)) for address in place["addresses"]]}
+    if "backends" in place:
+        found["backends"] = [{**backend, "address": str(ipaddress.ip_address(backend["address"]))} for backend in place["backends"]]
+    return found
 
 
 def _instance(reader, where, instance, names, used):

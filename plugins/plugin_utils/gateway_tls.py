@@ -164,6 +164,8 @@ class Authority:
         ``name`` names the file; ``usage`` is server, or client for the certificate of an administrator with that ``common_name``;
         ``renew`` issues a new one in any case.
         """
+        if name == "ca" or "/" in name:
+            raise Unusable(f"keeps other files by the name of {name}; rename that node")
         with exclusive(self.directory, self.write):
             certificate, key = self._authority(now)
             path = os.path.join(self.directory, f"{name}.pem")
@@ -186,12 +188,18 @@ class Authority:
     def _authority(self, now):
         certificate_path, key_path = (os.path.join(self.directory, name) for name in ("ca.pem", "ca.key"))
         if os.path.exists(key_path):
-            with open(certificate_path, "rb") as stream:
-                certificate = x509.load_pem_x509_certificate(stream.read())
+            secret = read_secret(key_path)
             try:
-                key = serialization.load_pem_private_key(read_secret(key_path), password=self.passphrase)
+                with open(certificate_path, "rb") as stream:
+                    certificate = x509.load_pem_x509_certificate(stream.read())
+            except ValueError:
+                raise Unusable("has a ca.pem that is no certificate") from None
+            try:
+                key = serialization.load_pem_private_key(secret, password=self.passphrase)
             except (ValueError, TypeError):
                 raise Unusable("has a ca.key that the passphrase does not open") from None
+            if _spki(certificate.public_key()) != _spki(key.public_key()):
+                raise Unusable("has a ca.pem that does not belong to its ca.key")
             if certificate.not_valid_after_utc <= now + datetime.timedelta(days=LEAF_DAYS):
                 raise Unusable(f"has an authority that expires at {certificate.not_valid_after_utc:%Y-%m-%d}; move it away to get a new one")
             return certificate, key

@@ -121,6 +121,35 @@ def test_the_authority_issues_for_every_name_and_renews_in_the_last_third(tmp_pa
     assert files[name] == again[name] != renewed[name]
 
 
+def test_an_address_is_one_however_it_is_spelled(tmp_path):
+    changes = place(addresses=["FD00:77:1:0::11"], backends=[{"address": "0:0::1", "port": 17443}])
+    (settings, files, report), again = (read(tmp_path, metrics={"addresses": ["FD00:77::11"], "port": 7444}, **changes) for _run in range(2))
+    assert settings["instances"][0]["addresses"] == ["fd00:77:1::11"] and settings["metrics"]["addresses"] == ["fd00:77::11"]
+    assert settings["instances"][0]["backends"][0]["address"] == "::1"
+    assert files == again[1] and report["certificates"][0]["names"] == ["chat.example.com", "fd00:77:1::11", "fd00:77::11"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "trouble"),
+    [
+        (lambda folder: (folder / "ca.key").chmod(0o640), "has mode 0640"),
+        (lambda folder: (folder / "ca.pem").write_text("x"), "has a ca.pem that is no certificate"),
+        (lambda folder: (folder / "ca.key").write_text("x"), "has a ca.key that the passphrase does not open"),
+        (lambda folder: (folder / "ca.pem").write_bytes((folder / "npu01.pem").read_bytes()), "has a ca.pem that does not belong to its ca.key"),
+    ],
+)
+def test_an_authority_that_is_none_is_refused(tmp_path, spoil, trouble):
+    read(tmp_path)
+    spoil(tmp_path / "ca")
+    said = refused(tmp_path)
+    assert "vllm_gateway_ca_directory" in said and trouble in said
+
+
+def test_a_node_does_not_replace_the_authority(tmp_path):
+    with pytest.raises(gateway_input.GatewayError, match="rename that node"):
+        gateway_input.read(variables(tmp_path), "ca", NOW, True)
+
+
 def test_a_new_name_gets_a_new_certificate(tmp_path):
     before = read(tmp_path)[1]["certificates/npu01.pem"]
     assert read(tmp_path, management_names=["npu01.example.com"])[1]["certificates/npu01.pem"] != before
@@ -293,6 +322,15 @@ def test_a_store_that_others_may_read_is_refused(tmp_path):
     (tmp_path / "keys").mkdir(mode=0o755)
     said = refused(tmp_path, **client(keys=None), key_directory=str(tmp_path / "keys"))
     assert "vllm_gateway_key_directory" in said and "has mode 0755" in said
+
+
+@pytest.mark.parametrize("content", ["x", "{}", '{"keys": [{"id": "a", "secret": "s", "expires": "soon"}]}'])
+def test_a_store_that_somebody_edited_is_refused(tmp_path, content):
+    changes = {**client(keys=None), "key_directory": str(tmp_path / "keys")}
+    read(tmp_path, **changes)
+    (tmp_path / "keys" / "team-a.json").write_text(content)
+    said = refused(tmp_path, **changes)
+    assert "vllm_gateway_key_directory" in said and "has a file team-a.json that is not" in said
 
 
 def place(**changes):
