@@ -23,6 +23,7 @@ HEADER = "# Managed by vllm_mindspore.hardening; changes are overwritten."
 LIMITS = {
     "body_bytes": 8 * 1024 * 1024,
     "connections": 2000,
+    "connections_per_address": 1000,
     "header_seconds": 10,
     "body_seconds": 30,
     "stream_seconds": 600,
@@ -49,7 +50,7 @@ def configuration(settings):
     for instance in settings["instances"]:
         lines += _api(instance, limits, settings.get("bounds", {}))
         lines += _backend(instance, limits)
-    lines += _management(settings)
+    lines += _management(settings, limits)
     return "\n".join(lines) + "\n"
 
 
@@ -140,14 +141,14 @@ def _defaults(limits):
 
 
 def _tables():
-    """Counters: requests and open requests by client, failed authentications by source address."""
+    """Counters: requests and open requests by client, connections and failed authentications by source address."""
     return [
         "backend gateway_clients",
         "    stick-table type string len 64 size 10k expire 10m store http_req_rate(1m),conn_cur",
         "backend gateway_keys",
         "    stick-table type string len 80 size 20k expire 20d store http_req_cnt",
         "backend gateway_failures",
-        "    stick-table type ipv6 size 100k expire 10m store gpc0,gpc0_rate(1m)",
+        "    stick-table type ipv6 size 100k expire 10m store conn_cur,gpc0,gpc0_rate(1m)",
     ]
 
 
@@ -177,11 +178,14 @@ def hosts(names, addresses, port):
     return [spelling for name in [*names, *literal] for spelling in (name, f"{name}:{port}")]
 
 
-def _common(frontend, names, addresses, port, networks, options=""):
+def _common(frontend, names, addresses, port, networks, limits, options=""):
     lines = [f"frontend {frontend}"]
     lines += [_bind(address, port, options) for address in addresses]
     lines += [
         f"    tcp-request connection reject unless {{ src -f {DIRECTORY}/{networks}.lst }}",
+        # One address does not take the connections of all others, whatever it sends over its own or does not.
+        "    tcp-request connection track-sc0 src table gateway_failures",
+        f"    tcp-request connection reject if {{ sc_conn_cur(0) gt {limits['connections_per_address']} }}",
         # The log takes the path without the query, cut, and only of what is answered here or allowed.
         "    http-request set-var(txn.path) path,bytes(0,96)",
         '    http-request set-var-fmt(txn.endpoint) "%[method] %[path]"',
@@ -223,7 +227,7 @@ def _common(frontend, names, addresses, port, networks, options=""):
 def _api(instance, limits, bounds):
     """The frontend of one instance: who asks, for what, how much, how often; then the engine."""
     name = instance["name"]
-    lines = _common(f"{name}", instance["server_names"], instance["addresses"], instance["port"], "clients")
+    lines = _common(f"{name}", instance["server_names"], instance["addresses"], instance["port"], "clients", limits)
     lines.insert(1, f"    maxconn {limits['connections']}")
     endpoints = " ".join(f'"{endpoint}"' for endpoint in instance["endpoints"])
     lines.append(f"    acl served var(txn.endpoint) -m str {endpoints}")
@@ -261,11 +265,10 @@ def _authentication(name, limits):
         "    acl known_key var(txn.key) -m found",
         "    acl expired date,sub(txn.expires) ge 0",
         "    acl failing sc_gpc0_rate(0) gt %d" % limits["failures_per_minute"],
-        "    http-request track-sc0 src table gateway_failures if !one_credential or !known_key or expired",
         "    http-request sc-inc-gpc0(0) if !one_credential or !known_key or expired",
     ]
     bearer = [("WWW-Authenticate", "Bearer")]
-    lines += _refuse("failures", 429, "Too many failed attempts.", "failing", [("Retry-After", "60")])
+    lines += _refuse("failures", 429, "Too many failed attempts.", "failing !one_credential or failing !known_key or failing expired", [("Retry-After", "60")])
     lines += _refuse("credential", 401, "Send one API key as Authorization: Bearer.", "!one_credential", bearer)
     lines += _refuse("key", 401, "The API key is not known.", "!known_key", bearer)
     lines += _refuse("expired", 401, "The API key has expired.", "expired", bearer)
@@ -330,12 +333,12 @@ def _own_key_refused():
     ]
 
 
-def _management(settings):
+def _management(settings, limits):
     """Metrics and health for monitors; what changes the state of an engine for administrators with a certificate."""
     metrics, administrators = settings["metrics"], settings.get("administrators", [])
     options = f" ca-file {DIRECTORY}/administrators.pem verify optional" if administrators else ""
     names = settings.get("management_names", [])
-    lines = _common("gateway_management", names, metrics["addresses"], metrics["port"], "monitors", options)
+    lines = _common("gateway_management", names, metrics["addresses"], metrics["port"], "monitors", limits, options)
     lines += ["    http-request set-var(txn.client) ssl_c_s_dn(cn) if { ssl_c_used }"] if administrators else []
     lines += ["    acl has_body req.hdr_val(content-length) gt 65536"]
     lines += _refuse("size", 413, "The body is larger than 65536 bytes.", "has_body")

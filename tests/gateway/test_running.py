@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
 
 import pytest
-from site_gateway import NAME, SECRETS, until
+from site_gateway import NAME, SECRETS, Site, until
 
 STREAMS = 200
 
@@ -72,6 +73,35 @@ def test_a_revoked_key_ends_without_a_reload(site):
     assert site.ask("GET /v1/models", key="next-a")[0] == 401
     assert site.ask("GET /v1/models")[0] == 200
     assert site.master.processes()[0] == reloads
+
+
+@pytest.fixture(name="strict", scope="module")
+def with_low_limits(tmp_path_factory):
+    limits = {"header_seconds": 5, "body_seconds": 15, "failures_per_minute": 3, "connections_per_address": 8}
+    with Site(tmp_path_factory.mktemp("strict"), limits=limits) as site:
+        yield site
+
+
+def test_failures_from_an_address_are_answered_shorter_and_refuse_no_valid_key(strict):
+    answers = [strict.ask("GET /v1/models", key="not-a-key-of-anybody")[0] for _request in range(6)]
+    assert answers[:3] == [401] * 3 and answers[-1] == 429
+    assert strict.ask("GET /v1/models")[0] == 200
+
+
+def answers(site):
+    """Whether a request is answered."""
+    try:
+        return site.ask("GET /v1/models")[0] == 200
+    except OSError:
+        return False
+
+
+def test_an_address_has_its_share_of_connections_and_no_more(strict):
+    silent = [socket.create_connection(("127.0.0.1", strict.port), timeout=10) for _number in range(8)]
+    assert not answers(strict)
+    for connection in silent:
+        connection.close()
+    until(lambda: answers(strict), "an answer after the connections have ended")
 
 
 class Stream(threading.Thread):
