@@ -123,7 +123,8 @@ print(urllib.request.urlopen(request, timeout=60).read().decode())
 
 def credentials(folder):
     """{name: (key or None, certificate or None)}"""
-    secret = {name: json.loads((folder / "keys" / f"{name}.json").read_text())["keys"][0]["secret"] for name in ("team-a", "team-b", "team-x")}
+    held = {name: json.loads((folder / "keys" / f"{name}.json").read_text())["keys"] for name in ("team-a", "team-b", "team-x")}
+    secret = {name: keys[0]["secret"] for name, keys in held.items()}
     certificate = (folder / "ca" / "administrator-alice.pem").read_text()
     return {
         "no key": (None, None),
@@ -132,6 +133,7 @@ def credentials(folder):
         "key of another instance": (secret["team-x"], None),
         "key for models only": (secret["team-b"], None),
         "client key": (secret["team-a"], None),
+        "newest client key": (held["team-a"][-1]["secret"], None),
         "administrator certificate": (None, certificate),
     }
 
@@ -142,7 +144,7 @@ def expected(route, credential):
         return 404
     if credential == "key for models only":
         return "engine" if route == "GET /v1/models" else 403
-    return {"client key": "engine", "key of another instance": 403}.get(credential, 401)
+    return {"client key": "engine", "newest client key": "engine", "key of another instance": 403}.get(credential, 401)
 
 
 def expected_management(route, credential):
