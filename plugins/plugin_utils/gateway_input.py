@@ -17,6 +17,7 @@ _MANAGEMENT_PATH = re.compile(r"(?:GET|POST) (?:/[A-Za-z0-9_-]+)+")
 CLIENT_KEYS = ("name", "instances", "endpoints", "rate", "concurrency", "keys")
 RATE, CONCURRENCY = 600, 32
 MOST_FILES = 1024 * 1024  # that a process may open, fs.nr_open where nobody changed it
+MOST = 10**12  # of any limit; what each can really be is said below
 BOUNDED = ("n", "best_of", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "prompt_logprobs")
 
 
@@ -222,7 +223,7 @@ def _limits(reader, raw):
     reader.known_keys("vllm_gateway_limits.", raw.get("limits") or {}, tuple(gateway.LIMITS), "limit")
     for key in gateway.LIMITS:
         if (raw.get("limits") or {}).get(key) is not None:
-            limits[key] = reader.integer(f"vllm_gateway_limits.{key}", raw["limits"][key], 1, "limit") or gateway.LIMITS[key]
+            limits[key] = reader.integer(f"vllm_gateway_limits.{key}", raw["limits"][key], 1, "limit", MOST) or gateway.LIMITS[key]
     most = {
         "body_bytes": (10**gateway.LENGTH_DIGITS - 1, "than the gateway can count"),
         "connections": ((MOST_FILES - 4096) // 2 // (len(raw["instances"]) + 1), f"than a process may have, with {len(raw['instances'])} instances"),
@@ -240,7 +241,7 @@ def _bounds(reader, raw, limits):
             near = difflib.get_close_matches(str(key), BOUNDED, n=1, cutoff=0)
             reader.problem(f"vllm_gateway_bounds.{key}", value, "is no key of a request that can be bounded", f"Write {near[0]}, or remove it")
             continue
-        bounds[key] = reader.integer(f"vllm_gateway_bounds.{key}", value, 0, "bound")
+        bounds[key] = reader.integer(f"vllm_gateway_bounds.{key}", value, 0, "bound", MOST)
     largest = 1024 * 1024
     if bounds and limits.get("body_bytes", gateway.LIMITS["body_bytes"]) > largest:
         reader.problem(

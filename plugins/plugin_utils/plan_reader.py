@@ -81,9 +81,10 @@ class Reader:
                 self.problem(where, item, str(error), f"Write a network that you mean to let in, such as {example}")
         return found
 
-    def integer(self, path, value, least, what):
-        if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,6}", str(value)) or int(value) < least:
-            self.problem(path, value, f"is no {what}", f"Write an integer of at least {least} and at most 999999")
+    def integer(self, path, value, least, what, most=999999):
+        """One whole number; None where it is none, or out of its bounds."""
+        if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)) or not least <= int(value) <= most:
+            self.problem(path, value, f"is no {what}", f"Write an integer of at least {least} and at most {most}")
             return None
         return int(value)
 
