@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections import Counter
 
@@ -390,7 +391,7 @@ def _read_extras(reader, path, value, planned, dangerous, what):
         elif what == "flag" and isinstance(setting, str) and re.match(r"-(?![0-9.]+$)", setting):
             # A parser takes it for a flag where the one before needs no value.
             reader.problem(f"{path}.{key}", setting, "is a value that begins like a flag", "Write the value without the dash")
-        elif not isinstance(setting, (str, int, float, bool)) or setting != setting or CONTROL.search(str(setting)):
+        elif not isinstance(setting, (str, int, float, bool)) or isinstance(setting, float) and not math.isfinite(setting) or CONTROL.search(str(setting)):
             reader.problem(f"{path}.{key}", setting, "is no plain value", "Write a string, a number, true or false")
         else:
             extras[plain] = setting
