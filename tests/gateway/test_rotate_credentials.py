@@ -131,8 +131,13 @@ def test_a_key_is_revoked_in_the_clusters_of_its_client(rotation):
     ],
 )
 def test_what_is_made_anew_is_made_node_by_node(tmp_path, step, called):
-    code, said, calls = Rotation(tmp_path).run(step)
+    code, said, calls = Rotation(tmp_path).run(step, vllm_gateway_ca_directory="/srv/authority")
     assert code == 0 and calls == called, said
+
+
+def test_certificates_that_nobody_issues_are_refused(tmp_path):
+    code, said, calls = Rotation(tmp_path).run("certificates")
+    assert code != 0 and "vllm_gateway_ca_directory is empty" in said and calls == []
 
 
 def test_a_step_that_is_none_is_refused(tmp_path):
