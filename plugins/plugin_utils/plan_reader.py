@@ -81,7 +81,7 @@ class Reader:
                 self.problem(where, item, str(error), f"Write a network that you mean to let in, such as {example}")
         return found
 
-    def integer(self, path, value, least, what, most=999999):
+    def integer(self, path, value, least, what, most=10**9):
         """One whole number; None where it is none, or out of its bounds."""
         if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)) or not least <= int(value) <= most:
             self.problem(path, value, f"is no {what}", f"Write an integer of at least {least} and at most {most}")
