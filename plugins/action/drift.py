@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         """Which roles to run on which host."""
         findings = plain(arguments["findings"])
         hosts = [str(host) for host in task_vars["ansible_play_hosts_all"]]
-        left_out = {host: [role for role, variable in drift.OPTIONAL.items() if not task_vars["hostvars"][host].get(variable)] for host in hosts}
+        left_out = {host: drift.left_out(task_vars["hostvars"][host]) for host in hosts}
         roles, left = drift.roles_to_correct(findings, hosts, arguments["controls"], left_out)
         last_good = None
         if arguments["directory"]:

@@ -21,6 +21,11 @@ CREDENTIALS = ("/etc/vllm-hardening/credentials", "/etc/vllm-hardening/credentia
 GATEWAY_FILES = ("/etc/vllm-hardening/gateway", "/etc/vllm-hardening/gateway/*", "/etc/vllm-hardening/gateway/*/*")
 GATEWAY_EXPIRY = "vllm-gateway-expiry"
 SSH_DROPIN, SUDO_LIMITS = "/etc/ssh/sshd_config.d/00-vllm-hardening.conf", "/etc/sudoers.d/zz-vllm-hardening"
+GUARD_UNITS = ("vllm-guard-firewall.service", "vllm-guard-node.service")
+GUARD_PROGRAM, GUARD_SETTINGS = "/usr/local/lib/vllm-guard/guard.py", "/etc/vllm-guard/guard.json"
+GUARD_MODULES = "/usr/local/lib/vllm-guard/ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
+GUARD_FOLDERS = ("/usr/local/lib/vllm-guard", GUARD_MODULES, "/etc/vllm-guard")
+GUARD_FILES = (GUARD_PROGRAM, GUARD_SETTINGS, *GUARD_FOLDERS, *(f"{folder}/*" for folder in GUARD_FOLDERS))
 HOST_SYSCTLS = {"kernel.randomize_va_space": "2"}
 
 
@@ -111,13 +116,13 @@ def audit_request(plan, host, udp_seconds=0):
     """The arguments of the module ``audit`` for one node of the plan. udp_seconds: for how long UDP is answered, 0 for not at all."""
     node = plan["nodes"][host]
     files = [*FIREWALL_FILES, SYSCTL_FILE, *software_paths(node), IMAGES, *CREDENTIALS]
-    files += [SSH_DROPIN, SUDO_LIMITS, *(GATEWAY_FILES if node.get("gateway") else ())]
+    files += [SSH_DROPIN, SUDO_LIMITS, *(GATEWAY_FILES if node.get("gateway") else ()), *(GUARD_FILES if node.get("guard") else ())]
     users = {entry["user"] for entry in node["instances"]} | ({node["gateway"]["user"]} if node.get("gateway") else set())
     for instance in node["instances"]:
         if model_path(instance):
             files += [*around(model_path(instance)), f"{model_path(instance)}/*"]
     return {
-        "units": [*units_of(node), FIREWALL_UNIT],
+        "units": [*units_of(node), FIREWALL_UNIT, *(GUARD_UNITS if node.get("guard") else ())],
         "users": sorted(users),
         "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
         "files": list(dict.fromkeys(files)),

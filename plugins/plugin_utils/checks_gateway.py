@@ -8,7 +8,7 @@ plan has no gateway on the node.
 from __future__ import annotations
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import GATEWAY_EXPIRY, GATEWAY_FILES
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, differences, not_as_deployed
 
 SANDBOX = {
     "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "AmbientCapabilities": "", "ProtectSystem": "strict", "ProtectHome": "yes",
@@ -25,26 +25,17 @@ def _gateway(node):
     return gateway, *node.unit(gateway["unit"])
 
 
-def _differences(unit, properties, wanted):
-    return [f"{unit}: {name} is {clip(properties.get(name, '')) or 'empty'}, wanted {value or 'empty'}"
-            for name, value in wanted.items() if properties.get(name, "") != value]
-
-
 def gateway_runs_as_deployed(node):
-    gateway, properties, _processes = _gateway(node)
+    gateway, _properties, _processes = _gateway(node)
     unit = gateway["unit"]
-    path = f"/etc/systemd/system/{unit}"
-    wanted = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no", "FragmentPath": path, "DropInPaths": ""}
-    problems = _differences(unit, properties, wanted)
-    facts = node.file(path) if properties.get("FragmentPath") == path else None
-    return f"{unit} active and enabled, from {path} alone, owned by root", problems + (not_roots(path, facts) if facts else [])
+    return f"{unit} active and enabled, from /etc/systemd/system/{unit} alone, owned by root", not_as_deployed(node, unit)
 
 
 def gateway_is_confined(node):
     gateway, properties, _processes = _gateway(node)
     if properties.get("LoadState") != "loaded":
         raise Unknown(f"{gateway['unit']} is not loaded")
-    problems = _differences(gateway["unit"], properties, {**SANDBOX, "User": gateway["user"]})
+    problems = differences(gateway["unit"], properties, {**SANDBOX, "User": gateway["user"]})
     return f"user {gateway['user']}, no capability, read-only system, native calls only", problems
 
 
@@ -97,8 +88,8 @@ def gateway_expiry_is_watched(node):
     problems = []
     timer, _processes = node.unit(f"{GATEWAY_EXPIRY}.timer")
     service, _processes = node.unit(f"{GATEWAY_EXPIRY}.service")
-    problems += _differences(f"{GATEWAY_EXPIRY}.timer", timer, {"ActiveState": "active", "UnitFileState": "enabled"})
-    problems += _differences(f"{GATEWAY_EXPIRY}.service", service, {"LoadState": "loaded"})
+    problems += differences(f"{GATEWAY_EXPIRY}.timer", timer, {"ActiveState": "active", "UnitFileState": "enabled"})
+    problems += differences(f"{GATEWAY_EXPIRY}.service", service, {"LoadState": "loaded"})
     if service.get("ActiveState") == "failed":
         problems.append(f"{GATEWAY_EXPIRY}.service has failed: a certificate has expired, or cannot be read")
     return f"{GATEWAY_EXPIRY}.timer active, and no certificate has expired", problems

@@ -239,6 +239,10 @@ CONTROLS = (
     Control("GW-06", "The end of certificates and keys is watched, and none has expired",
             "An expired certificate makes clients switch verification off.",
             ("authentication", "own"), "medium", "configuration", GATEWAY, "Renew it with playbooks/rotate_credentials.yml.", GATEWAY_TAGS),
+    Control("GRD-01", "The guard runs as deployed, and only root can change what it runs",
+            "Whoever wants a change of the node to stay stops the guard first; without it deviations stay until the next run.",
+            ("own", "least-privilege"), "high", "configuration", "every node that the inventory puts under the guard (vllm_guard_state: present)",
+            "Apply the guard again; remove what overrides its units.", ("vllm_guard",)),
     Control("HST-01", "The kernel randomises addresses", "Without it, memory errors in parsers of untrusted input are far easier to use.",
             ("least-privilege",), "medium", "configuration", NODE, "Set kernel.randomize_va_space to 2.", ()),
 )

@@ -18,8 +18,9 @@ ROLES = {
     "vllm_access": ("__vllm_access_result",),
     "vllm_guard": ("__vllm_guard_result",),
 }
-# Roles that the inventory may leave out, with the variable that brings them in.
-OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_groups"}
+# Roles that the inventory may leave out, with the variable that brings them in, and what it says otherwise where it says anything.
+OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_groups", "vllm_guard": "vllm_guard_state"}
+WITHOUT = ("absent", "unmanaged")
 MODES = ("correct", "report")
 HISTORY = "drift.jsonl"  # beside the reports
 LINES = 40
@@ -43,6 +44,12 @@ def roles_to_correct(findings, hosts, controls=(), left_out=None):
             continue
         roles[finding["host"]] |= tags
     return {host: [role for role in ROLES if role in wanted] for host, wanted in roles.items()}, left
+
+
+def left_out(variables):
+    """The roles that the inventory does not apply to a host with these variables."""
+    values = {role: variables.get(variable) for role, variable in OPTIONAL.items()}
+    return [role for role, value in values.items() if not value or value in WITHOUT]
 
 
 def unknown_controls(controls):

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import checks_access, checks_gateway, checks_instance, checks_network, checks_npu
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import (
+    checks_access, checks_gateway, checks_guard, checks_instance, checks_network, checks_npu)
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID, CONTROLS, SEVERITIES
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import Node, NotApplicable, Unknown, clip
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import judge_wire
@@ -13,7 +14,8 @@ STATUSES = (PASS, FAIL, WAIVED, NOT_APPLICABLE, UNKNOWN_STATUS)
 COMPLIANT, FINDINGS, INCOMPLETE = "compliant", "findings", "incomplete"
 EXIT_STATUS = {COMPLIANT: 0, FINDINGS: 2, INCOMPLETE: 3}
 EVIDENCE_LIMIT = 20
-CHECKS = {**checks_network.CHECKS, **checks_instance.CHECKS, **checks_access.CHECKS, **checks_gateway.CHECKS, **checks_npu.CHECKS}
+CHECKS = {**checks_network.CHECKS, **checks_instance.CHECKS, **checks_access.CHECKS, **checks_gateway.CHECKS, **checks_npu.CHECKS,
+          **checks_guard.CHECKS}
 
 
 def judge_node(node, waivers=(), expired=()):

@@ -119,6 +119,25 @@ class Node:
         raise Unknown(f"{path} leads to itself")
 
 
+DEPLOYED = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no", "DropInPaths": ""}
+
+
+def differences(unit, properties, wanted):
+    """Which properties of a unit are not as wanted."""
+    return [f"{unit}: {name} is {clip(properties.get(name, '')) or 'empty'}, wanted {value or 'empty'}"
+            for name, value in wanted.items() if properties.get(name, "") != value]
+
+
+def not_as_deployed(node, unit):
+    """What is wrong with a unit that is to run from the file that root deployed, and from nothing else. Raises Unknown."""
+    path = f"/etc/systemd/system/{unit}"
+    properties, _processes = node.unit(unit, (*DEPLOYED, "FragmentPath"))
+    if properties["LoadState"] == "not-found":
+        return [f"{unit} does not exist"]
+    facts = node.file(path) if properties["FragmentPath"] == path else None
+    return differences(unit, properties, {**DEPLOYED, "FragmentPath": path}) + (not_roots(path, facts) if facts else [])
+
+
 def not_roots(path, facts):
     """What is wrong with a file that only root may change."""
     problems = [] if facts["owner"] == "root" else [f"{clip(path)} belongs to {clip(facts['owner'])}"]

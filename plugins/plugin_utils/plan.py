@@ -83,6 +83,7 @@ def _plan_node(cluster, node, members):
         "npus": _npus(cluster, members),
         "software": node.software if members else None,
         "access": node.access,
+        "guard": node.guard,
     }
 
 

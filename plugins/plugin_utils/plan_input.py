@@ -38,6 +38,7 @@ CLUSTER_VARIABLES = (
     "vllm_cluster_metrics_port",
 )
 NODE_VARIABLES = ("vllm_cluster_addresses", "vllm_cluster_interfaces", "vllm_cluster_npus", "vllm_cluster_controller")
+GUARD_STATES = ("present", "absent", "unmanaged")
 RUN_VARIABLES = ("vllm_cluster_group", "vllm_cluster_show", "vllm_cluster_plan_file", "vllm_cluster_plan_query")
 
 
@@ -236,7 +237,7 @@ def _read_node(reader, host, variables, networks):
     extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
     return Node(
         host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra, access=_read_access(variables),
-        software=_read_software(variables))
+        software=_read_software(variables), guard=_read_guard(reader, f"{host}: vllm_guard_state", variables.get("vllm_guard_state", "unmanaged")))
 
 
 def _read_access(variables):
@@ -245,6 +246,13 @@ def _read_access(variables):
     if not isinstance(groups, list) or not groups or variables.get("vllm_access_state", "present") != "present":
         return None
     return {"groups": [str(group) for group in groups], "sudo": variables.get("vllm_access_limit_sudo", False) in (True, "true", "True", "yes")}
+
+
+def _read_guard(reader, path, state):
+    """Whether the role vllm_guard puts the guard on the node. The audit never runs that role, so what is wrong is refused here."""
+    if state not in GUARD_STATES:
+        reader.problem(path, state, "is no state of the guard", f"Write {', '.join(GUARD_STATES[:-1])} or {GUARD_STATES[-1]}")
+    return state == "present"
 
 
 def _read_software(variables):

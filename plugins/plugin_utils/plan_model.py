@@ -31,7 +31,7 @@ MASTER_PORTS = 11
 class Node:
     """One managed host; ``addresses`` maps a segment to its addresses, the first is the one services bind; ``packages`` are those of its
     lock with their versions, None where the inventory has none; ``software`` is the directory of the engine's programs on the node, None where
-    they are in an image; ``access`` says which logins are restricted to, None where they are not."""
+    they are in an image; ``access`` says which logins are restricted to, None where they are not; ``guard`` whether the guard is to run."""
 
     name: str
     addresses: dict
@@ -41,6 +41,7 @@ class Node:
     packages: dict | None = None
     software: str | None = "/opt/vllm/current/bin"
     access: dict | None = None
+    guard: bool = False
 
 
 @dataclass

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import drift
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import CONTROLS
+
+PLAYBOOK = Path(drift.__file__).parents[2] / "playbooks/drift.yml"
 
 
 def finding(control, host="npu01", status="fail"):
@@ -25,6 +30,29 @@ def test_a_role_that_the_inventory_leaves_out_is_not_run():
     roles, left = drift.roles_to_correct([finding("ACC-01"), finding("ACC-01", "npu02")], ["npu01", "npu02"], (), {"npu01": ["vllm_access", "vllm_gateway"]})
     assert roles == {"npu01": [], "npu02": ["vllm_access"]}
     assert [(one["control"], one["host"]) for one in left] == [("ACC-01", "npu01")]
+
+
+@pytest.mark.parametrize("variables, roles", [
+    ({}, ["vllm_gateway", "vllm_access", "vllm_guard"]),
+    ({"vllm_cluster_gateway": True, "vllm_access_groups": ["deploy"], "vllm_guard_state": "present"}, []),
+    ({"vllm_cluster_gateway": True, "vllm_access_groups": [], "vllm_guard_state": "absent"}, ["vllm_access", "vllm_guard"]),
+    ({"vllm_access_groups": ["absent"], "vllm_guard_state": "unmanaged"}, ["vllm_gateway", "vllm_guard"]),
+])
+def test_what_the_inventory_leaves_out(variables, roles):
+    assert drift.left_out(variables) == roles
+
+
+def test_the_guard_is_brought_back_last_and_only_where_it_is_wanted():
+    roles, left = drift.roles_to_correct([finding("GRD-01"), finding("FW-01"), finding("GRD-01", "npu02")], ["npu01", "npu02"], (), {"npu02": ["vllm_guard"]})
+    assert roles == {"npu01": ["vllm_firewall", "vllm_guard"], "npu02": []}
+    assert [(one["control"], one["host"]) for one in left] == [("GRD-01", "npu02")]
+
+
+@pytest.mark.parametrize("role", sorted(drift.ROLES))
+def test_the_playbook_runs_every_role_where_it_is_to_correct(role):
+    play = next(play for play in yaml.safe_load(PLAYBOOK.read_text(encoding="utf-8")) if play.get("roles"))
+    assert {"role": f"vllm_mindspore.hardening.{role}", "when": f"'{role}' in __vllm_drift_roles"} in play["roles"]
+    assert [entry["role"].rpartition(".")[2] for entry in play["roles"]] == list(drift.ROLES)
 
 
 def test_chosen_controls_only():

@@ -474,6 +474,22 @@ def test_restricted_logins_are_planned(variables, planned):
 
 
 @pytest.mark.parametrize("variables, planned", [
+    ({}, False),
+    ({"vllm_guard_state": "present"}, True),
+    ({"vllm_guard_state": "absent"}, False),
+    ({"vllm_guard_state": "unmanaged"}, False),
+])
+def test_the_guard_is_planned(variables, planned):
+    assert [node["guard"] for node in build_plan(inventory(**variables))["nodes"].values()] == [planned, planned]
+
+
+@pytest.mark.parametrize("nonsense", ["presnt", "", None, True, 7, ["present"], {"a": 1}])
+def test_a_state_of_the_guard_that_is_none_is_refused(nonsense):
+    told = refusal(inventory(vllm_guard_state=nonsense))
+    assert "npu01: vllm_guard_state" in told and "Write present, absent or unmanaged" in told
+
+
+@pytest.mark.parametrize("variables, planned", [
     ({}, "/opt/vllm/current/bin"),
     ({"vllm_runtime_software": "existing", "vllm_serve_executable_directory": "/srv/engine/bin"}, "/srv/engine/bin"),
     ({"vllm_runtime_prefix": "/data/vllm"}, "/data/vllm/current/bin"),
