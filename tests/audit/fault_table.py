@@ -1,7 +1,8 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Single deviations, how to make and unmake each on a host of the lab, and exactly which controls have to report it.
 
-FAULTS are made where instances are served without a gateway (instances.yml), GATEWAY_FAULTS behind one (instances-gateway.yml).
+FAULTS are made where instances are served without a gateway (instances.yml), GATEWAY_FAULTS behind one (instances-gateway.yml), and GUARD_FAULTS under the
+guard (instances-guard.yml), which would undo many of the others.
 
 In the commands `@N@` is the last number of the host's addresses and `@B@` the lab's block (`10.77`).
 """
@@ -285,4 +286,40 @@ GATEWAY_FAULTS = [
     fault("SSH is set to listen everywhere", f"echo 'ListenAddress 0.0.0.0' > {SSHD}", f"rm {SSHD}", "ACC-06"),
     fault("every group may log in", f"cp -p {DROPIN} /root/dropin; sed -i /^AllowGroups/d {DROPIN}", f"cp -p /root/dropin {DROPIN}", "ACC-06"),
     mode(DROPIN, "0666", "0644", "ACC-07"),
+]
+
+
+GUARD_FIREWALL, GUARD_NODE = "vllm-guard-firewall.service", "vllm-guard-node.service"
+GUARD_PROGRAM, GUARD_SETTINGS = "/usr/local/lib/vllm-guard/guard.py", "/etc/vllm-guard/guard.json"
+GUARD_UNIT = f"/etc/systemd/system/{GUARD_FIREWALL}"
+GUARDS = f"{GUARD_FIREWALL} {GUARD_NODE}"
+
+
+def unguarded(name, make, unmake, observed):
+    """A deviation that the guard of the files would undo at once: made after it was stopped."""
+    return fault(name, f"systemctl stop {GUARD_NODE}; {make}", f"{unmake}; systemctl start {GUARDS}", "GRD-01", observed=observed)
+
+
+GUARD_FAULTS = [
+    fault("guard of the filter stopped", f"systemctl stop {GUARD_FIREWALL}", f"systemctl start {GUARD_FIREWALL}", "GRD-01",
+          observed=f"^{GUARD_FIREWALL}: ActiveState is inactive, wanted active"),
+    unguarded("guard of the files stopped", "true", "true", f"^{GUARD_NODE}: ActiveState is inactive, wanted active"),
+    unguarded("guard disabled", f"systemctl -q disable {GUARDS}", f"systemctl -q enable {GUARDS}",
+              f"^{GUARD_FIREWALL}: UnitFileState is disabled, wanted enabled"),
+    unguarded("guard masked", f"systemctl stop {GUARD_FIREWALL}; mv {GUARD_UNIT} /root/guard; systemctl -q mask {GUARD_FIREWALL}",
+              f"systemctl -q unmask {GUARD_FIREWALL}; mv /root/guard {GUARD_UNIT}; systemctl daemon-reload",
+              f"^{GUARD_FIREWALL}: LoadState is masked, wanted loaded"),
+    unguarded("guard's unit gone", f"systemctl stop {GUARD_FIREWALL}; mv {GUARD_UNIT} /root/guard; systemctl daemon-reload",
+              f"mv /root/guard {GUARD_UNIT}; systemctl daemon-reload", f"^{GUARD_FIREWALL} does not exist"),
+    unguarded("guard fails again and again", f"mv {GUARD_PROGRAM} /root/guard; systemctl restart --no-block {GUARD_FIREWALL}; "
+              f"until systemctl show -P NRestarts {GUARD_FIREWALL} | grep -qv '^0$'; do sleep 0.1; done", f"mv /root/guard {GUARD_PROGRAM}",
+              f"^{GUARD_FIREWALL}: ActiveState is (activating|failed), wanted active"),
+    fault("guard overridden", f"mkdir -p {GUARD_UNIT}.d; printf '[Service]\nNice=1\n' > {GUARD_UNIT}.d/x.conf; systemctl daemon-reload",
+          f"rm -r {GUARD_UNIT}.d; systemctl daemon-reload", "GRD-01", observed=f"^{GUARD_FIREWALL}: DropInPaths is {GUARD_UNIT}.d/x.conf, wanted empty"),
+    unguarded("guard's unit changed and not reloaded", f"touch -d '+1 minute' {GUARD_UNIT}", f"touch {GUARD_UNIT}; systemctl daemon-reload",
+              f"^{GUARD_FIREWALL}: NeedDaemonReload is yes, wanted no"),
+    unguarded("guard's program is writable", f"chmod 0666 {GUARD_PROGRAM}", f"chmod 0644 {GUARD_PROGRAM}", f"^{GUARD_PROGRAM} is writable by others"),
+    unguarded("guard's settings belong to the service", f"chown vllm-chat {GUARD_SETTINGS}", f"chown root {GUARD_SETTINGS}",
+              f"^{GUARD_SETTINGS} belongs to vllm-chat"),
+    unguarded("guard's folder is writable", "chmod 0777 /etc/vllm-guard", "chmod 0755 /etc/vllm-guard", "^/etc/vllm-guard is writable by others"),
 ]

@@ -1,7 +1,7 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """Makes the deviations of the fault table in a lab, two at a time on two hosts, and compares what the audit reports.
 
-    python3 tests/audit/run_faults.py [--lab NAME --block 10.NN] [--gateway] [--only EXPRESSION] [--count N --seed SEED] [--report FILE] [--keep]
+    python3 tests/audit/run_faults.py [--lab NAME --block 10.NN] [--gateway | --guard] [--only EXPRESSION] [--count N --seed SEED] [--report FILE] [--keep]
 
 Leaves with 1 when anything is reported otherwise, or a fault could not be made.
 """
@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from fault_table import FAULTS, GATEWAY_FAULTS
+from fault_table import FAULTS, GATEWAY_FAULTS, GUARD_FAULTS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LAB = os.path.join(ROOT, "tests/lab/lab")
@@ -88,6 +88,13 @@ class Lab:
             if finding["status"] in ("fail", "unknown"):
                 seen[finding["host"]][finding["status"] == "unknown"].add(finding["control"])
         return seen, document
+
+
+class GuardLab(Lab):
+    """The same with the guard on the hosts that serve."""
+
+    def inventories(self):
+        return [*super().inventories(), "-i", f"{ROOT}/tests/audit/instances-guard.yml"]
 
 
 def pairs(faults):
@@ -173,20 +180,24 @@ def main():
     parser = argparse.ArgumentParser(description="Fault table of the audit")
     parser.add_argument("--lab", default="audit-faults")
     parser.add_argument("--block", default="10.82", help="the lab's block of addresses")
-    parser.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    which.add_argument("--guard", action="store_true", help="the deviations of the guard itself")
     parser.add_argument("--only", default="", help="only faults in whose names this regular expression is found")
     parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--report", help="write the outcome of every fault as JSON")
     options = parser.parse_args()
-    chosen = [item for item in (GATEWAY_FAULTS if options.gateway else FAULTS) if re.search(options.only, item.name)]
+    table = GATEWAY_FAULTS if options.gateway else GUARD_FAULTS if options.guard else FAULTS
+    chosen = [item for item in table if re.search(options.only, item.name)]
     if options.count is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.count, len(chosen)))
     begun = time.monotonic()
-    with Lab(options.lab, options.block, options.gateway, options.keep) as lab:
+    lab_class = GuardLab if options.guard else Lab
+    with lab_class(options.lab, options.block, options.gateway, options.keep) as lab:
         outcomes, wrong = campaign(lab, chosen, begun)
-        at_once = not options.gateway and re.search(options.only, "two audits at once")
+        at_once = table is FAULTS and re.search(options.only, "two audits at once")
         if at_once:
             wrong += together(lab)
     if options.report:

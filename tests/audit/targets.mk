@@ -11,6 +11,7 @@ reports: setup ## The audit's reports: published schemas, and the HTML in a brow
 faults-audit: setup ## Every deviation of the audit's fault table, each reported by exactly its controls
 	python tests/audit/run_faults.py
 	python tests/audit/run_faults.py --gateway
+	python tests/audit/run_faults.py --guard
 
 faults-audit-short: setup
 	python tests/audit/run_faults.py --count 10

@@ -115,7 +115,7 @@ CASES = {
     "an interface with a control character": (
         inventory(vllm_cluster_interfaces={"internal": "eth\x00"}), "npu01: vllm_cluster_interfaces.internal", "no interface name", "eth2"),
     "a number of NPUs that is none": (inventory(vllm_cluster_npus="eight"), "npu01: vllm_cluster_npus", "no number of NPUs", "integer"),
-    "a state of the guard that is none": (inventory(first={"vllm_guard_state": "presnt"}), "npu01: vllm_guard_state", "'presnt'", "present, absent or unmanaged"),
+    "a state of the guard that is none": (inventory(first={"vllm_guard_state": "presnt"}), "npu01: vllm_guard_state", "'presnt'", "present, absent or"),
     "the controller is no administrator": (inventory(vllm_cluster_controller="192.0.2.1"), "vllm_cluster_administrators", "lock itself out", "Add"),
     "additional flows in a word": (inventory(vllm_firewall_extra_flows="all"), "npu01: vllm_firewall_extra_flows", "no list", "list of flows"),
     "an additional flow in a word": (flow("ssh"), "npu01: vllm_firewall_extra_flows[0]", "no mapping", "reason"),
