@@ -301,8 +301,7 @@ def unguarded(name, make, unmake, observed):
 
 
 GUARD_FAULTS = [
-    fault("guard of the filter stopped", f"systemctl stop {GUARD_FIREWALL}", f"systemctl start {GUARD_FIREWALL}", "GRD-01",
-          observed=f"^{GUARD_FIREWALL}: ActiveState is inactive, wanted active"),
+    unguarded("guard of the filter stopped", f"systemctl stop {GUARD_FIREWALL}", "true", f"^{GUARD_FIREWALL}: ActiveState is inactive, wanted active"),
     unguarded("guard of the files stopped", "true", "true", f"^{GUARD_NODE}: ActiveState is inactive, wanted active"),
     unguarded("guard disabled", f"systemctl -q disable {GUARDS}", f"systemctl -q enable {GUARDS}",
               f"^{GUARD_FIREWALL}: UnitFileState is disabled, wanted enabled"),
