@@ -354,17 +354,37 @@ def _covered(network, allowed):
     return any(network.subnet_of(item) for item in ipaddress.collapse_addresses(same))
 
 
+def _planned_dropins(node, path, instance, found):
+    """What is wrong with the drop-ins that the inventory names for a unit; ``found`` are those that are in force."""
+    for name, digest in (instance.get("dropins") or {}).items():
+        dropin = f"{path}.d/{name}.conf"
+        if dropin not in found:
+            yield f"{dropin} is planned and not in force"
+            continue
+        facts = node.file(dropin)
+        if facts is None or facts.get("type") != "file":
+            yield f"{dropin} is {'gone' if facts is None else 'no regular file'}"
+            continue
+        if not isinstance(facts.get("sha256"), str):
+            raise Unknown(f"the host did not tell the content of {dropin}")
+        if facts["sha256"] != digest:
+            yield f"{dropin} has another content than the planned one"
+        yield from not_roots(dropin, facts)
+
+
 def unit_files_are_deployed(node):
     problems, expected = [], []
-    for unit, _instance, properties, _processes in node.loaded_units():
-        path = f"/etc/systemd/system/{unit}"
-        expected.append(path)
+    for unit, instance, properties, _processes in node.loaded_units():
+        path, found = f"/etc/systemd/system/{unit}", str(properties.get("DropInPaths", "")).split()
+        planned = [f"{path}.d/{name}.conf" for name in instance.get("dropins") or {}]
+        expected += [path, *planned]
         if properties.get("FragmentPath") != path:
             problems.append(f"{unit} comes from {clip(properties.get('FragmentPath')) or 'nowhere'}, deployed at {path}")
-        problems += [f"{unit} is overridden by {clip(dropin)}" for dropin in str(properties.get("DropInPaths", "")).split()]
+        problems += [f"{unit} is overridden by {clip(dropin)}" for dropin in found if dropin not in planned]
+        problems += _planned_dropins(node, path, instance, found)
         facts = node.file(path) if properties.get("FragmentPath") == path else None
         problems += not_roots(path, facts) if facts else []
-    return ", ".join(expected) + ", owned by root, without drop-ins", problems
+    return ", ".join(expected) + ", owned by root, without other drop-ins", problems
 
 
 def declared_is_enforced(node):

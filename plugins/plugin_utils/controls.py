@@ -181,7 +181,7 @@ CONTROLS = (
             ("sandbox", "firewall-internal", "isolated-network"), "high", "configuration", INSTANCE, REAPPLY_SERVICE, SERVE),
     Control("SRV-14", "The unit's files are the deployed ones, and only root can change them", "A drop-in overrides everything that was reviewed.",
             ("own", "least-privilege"), "high", "configuration", INSTANCE,
-            "Remove the drop-in and apply the service again; waive one that the site deploys with vllm_serve_dropins.", SERVE),
+            "Remove the drop-in, or name it in vllm_serve_dropins where it is meant, and apply the service again.", SERVE),
     Control("SRV-15", "What the unit declares is enforced by this host's systemd", "Older systemd accepts options that it does not enforce.",
             ("own",), "low", "configuration", INSTANCE, "Update systemd, or rely on the packet filter for this.", ()),
     Control("FIL-01", "Only root can change the model", "Whoever changes the model, or its code, runs code in every engine.",

@@ -369,6 +369,7 @@ def _instance(cluster, node, instance, rank):
         "api": dict(zip(("address", "port"), _engine_api(cluster, instance))) if head else None,
         "credentials": plan_gateway.credentials(cluster, instance) if head else {},
         "ray": _ray(cluster, node, instance, head) if instance.ray is not None else None,
+        "dropins": node.dropins.get(instance.name, {}),
     }
 
 

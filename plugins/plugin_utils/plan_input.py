@@ -6,6 +6,7 @@ Nothing here reads anything but its arguments. Every problem is collected, so th
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import format_ports, parse_ports
@@ -65,6 +66,7 @@ def read_clusters(hosts, controller=None):
         clusters.append(_read_cluster(reader, name, nodes, controller or {}))
     reader.prefix = ""
     _addresses_used_twice(reader, clusters)
+    _dropins_fit(reader, clusters)
     if reader.problems:
         raise PlanError(reader.problems)
     return clusters
@@ -237,7 +239,8 @@ def _read_node(reader, host, variables, networks):
     extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
     return Node(
         host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra, access=_read_access(variables),
-        software=_read_software(variables), guard=_read_guard(reader, f"{host}: vllm_guard_state", variables.get("vllm_guard_state", "unmanaged")))
+        software=_read_software(variables), guard=_read_guard(reader, f"{host}: vllm_guard_state", variables.get("vllm_guard_state", "unmanaged")),
+        dropins=_read_dropins(reader, f"{host}: vllm_serve_dropins", variables.get("vllm_serve_dropins")))
 
 
 def _read_access(variables):
@@ -261,6 +264,47 @@ def _read_software(variables):
         return None
     prefix = variables.get("vllm_serve_prefix") or variables.get("vllm_runtime_prefix")
     return str(variables.get("vllm_serve_executable_directory") or (f"{prefix}/current/bin" if prefix else Node.software))
+
+
+DROPIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,99}")
+DROPIN_EXAMPLE = r'"[Service]\nMemoryMax=64G\n"'
+DROPIN_SECTION = re.compile(r"^\[(Unit|Service|Install)\][ \t]*$", re.MULTILINE)
+
+
+def _read_dropins(reader, path, value):
+    """What the site adds to units: {instance: {name: sha256 of the content}}. No problem shows a content, which may be confidential."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        reader.problem(path, None, "is no mapping of instances to their drop-ins", f"Write {{chat: {{memory: {DROPIN_EXAMPLE}}}}}")
+        return {}
+    found = {}
+    for instance, dropins in value.items():
+        where = f"{path}.{instance}"
+        if not isinstance(dropins, dict):
+            if dropins is not None:
+                reader.problem(where, None, "is no mapping of names to contents", f"Write {{memory: {DROPIN_EXAMPLE}}}")
+            continue
+        for name, content in dropins.items():
+            if not DROPIN_NAME.fullmatch(name):
+                fix = "Write at most 100 letters, digits and _ . @ : -, such as memory; the role adds .conf"
+                reader.problem(f"{where}.{name}", None, "is no name of a drop-in", fix)
+            if not isinstance(content, str) or not DROPIN_SECTION.search(content):
+                reader.problem(f"{where}.{name}", None, "is no content of a drop-in", f"Write text with a section, such as {DROPIN_EXAMPLE}")
+                continue
+            found.setdefault(instance, {})[name] = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return found
+
+
+def _dropins_fit(reader, clusters):
+    """Drop-ins are for instances that the inventory has: one under another name would never reach a unit."""
+    names = [instance.name for cluster in clusters for instance in cluster.instances]
+    for cluster in clusters:
+        for host, node in cluster.nodes.items():
+            for name in node.dropins if names else ():
+                if name not in names:
+                    fix = f"Write one of {', '.join(names)}, or remove it"
+                    reader.problem(f"{host}: vllm_serve_dropins.{name}", None, "is for no instance of the inventory", fix)
 
 
 def _read_locks(reader, nodes, hosts):

@@ -10,7 +10,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_read
 
 PREFIX = "vllm_cluster_"
 # Variables of other roles that the plan takes into account.
-OTHERS = ("vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state", "vllm_guard_state")
+OTHERS = (
+    "vllm_firewall_extra_flows", "vllm_access_groups", "vllm_access_limit_sudo", "vllm_access_state", "vllm_guard_state", "vllm_serve_dropins")
 LOOKUPS = ("lookup", "query", "q")
 SOFTWARE = ("vllm_runtime_prefix", "vllm_runtime_requirements", "vllm_runtime_software", "vllm_serve_executable_directory", "vllm_serve_prefix")
 

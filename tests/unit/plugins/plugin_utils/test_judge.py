@@ -260,6 +260,44 @@ def test_every_control_of_a_node_is_held_by_a_deviation():
     assert {control for control, _change in DEVIATIONS.values()} == set(BY_ID) - elsewhere
 
 
+DROPIN = f"/etc/systemd/system/{CHAT}.d/memory.conf"
+PLANNED_DROPIN = {**ROOTS, "mode": "0644", "sha256": "a" * 64, "modified": 0}
+
+
+def with_dropin(told, paths=DROPIN):
+    """The findings about SRV-14 on a node whose plan has a drop-in; told: its facts, False where the node does not tell them."""
+    plan, seen = copy.deepcopy(PLAN), observations()
+    plan["nodes"]["npu02"]["instances"][0]["dropins"] = {"memory": "a" * 64}
+    properties(DropInPaths=paths)(seen)
+    seen["npu02"]["files"].update(dict.fromkeys(paths.split(), PLANNED_DROPIN))
+    seen["npu02"]["files"][DROPIN] = told
+    if told is False:
+        del seen["npu02"]["files"][DROPIN]
+    judgement = judge(plan, composed(), seen, {}, probes(composed()))
+    return {status: deviations(judgement, status) & {("SRV-14", "npu02")} for status in ("pass", "fail", "unknown")}, [
+        finding["observed"] for finding in judgement["findings"] if (finding["control"], finding["host"]) == ("SRV-14", "npu02")][0]
+
+
+@pytest.mark.parametrize("told, paths, status, said", [
+    (PLANNED_DROPIN, DROPIN, "pass", ""),
+    ({**PLANNED_DROPIN, "sha256": "b" * 64}, DROPIN, "fail", "another content"),
+    ({**PLANNED_DROPIN, "owner": "vllm-chat"}, DROPIN, "fail", "belongs to vllm-chat"),
+    ({**PLANNED_DROPIN, "mode": "0666"}, DROPIN, "fail", "writable by others"),
+    ({**PLANNED_DROPIN, "type": "link", "sha256": None, "target": "/tmp/x"}, DROPIN, "fail", "no regular file"),
+    (None, DROPIN, "fail", "gone"),
+    (PLANNED_DROPIN, "", "fail", "not in force"),
+    (PLANNED_DROPIN, f"{DROPIN} /run/systemd/system/{CHAT}.d/memory.conf", "fail", f"overridden by /run/systemd/system/{CHAT}.d/memory.conf"),
+    ({**PLANNED_DROPIN, "sha256": None}, DROPIN, "unknown", "did not tell the content"),
+    ({**PLANNED_DROPIN, "sha256": 7}, DROPIN, "unknown", "did not tell the content"),
+    (False, DROPIN, "unknown", "did not tell about"),
+    ("nonsense", DROPIN, "unknown", "nonsense"),
+])
+def test_planned_drop_ins_are_deployed_with_their_content_and_no_others(told, paths, status, said):
+    found, observed = with_dropin(told, paths)
+    assert found == {**dict.fromkeys(("pass", "fail", "unknown"), set()), status: {("SRV-14", "npu02")}}
+    assert said in observed
+
+
 @pytest.mark.parametrize(
     "before, after, control",
     [

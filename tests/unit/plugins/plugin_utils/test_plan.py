@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.node_state import Desired
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_model import Instance
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_text import plan_text
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.serving import serving_units
 
 CHAT = {
     "name": "chat",
@@ -459,6 +462,25 @@ def test_nonsense_in_an_instance_never_becomes_a_traceback(key, nonsense):
     else:
         arguments = " ".join(plan["nodes"]["npu01"]["instances"][0]["arguments"])
         assert "None" not in arguments and "{" not in arguments
+
+
+def test_drop_ins_are_planned_as_the_role_writes_them():
+    given = {"chat": {"memory": "[Service]\nMemoryMax=64G # \u00fc\n"}}
+    plan = build_plan(inventory(vllm_serve_dropins=given))
+    for node in plan["nodes"].values():
+        (unit,) = serving_units(node["instances"], dropins=given)
+        desired = Desired({"units": [{**unit, "restart_on": [], "enabled": None, "ready": None}]})
+        (written,) = [item["content"].encode() for path, item in desired.all_files().items() if path.endswith("/vllm-chat.service.d/memory.conf")]
+        assert node["instances"][0]["dropins"] == {"memory": hashlib.sha256(written).hexdigest()}
+    assert "MemoryMax" not in json.dumps(plan)
+    assert build_plan(inventory())["nodes"]["npu01"]["instances"][0]["dropins"] == {}
+    assert build_plan(inventory(vllm_serve_dropins={"chat": None}))["nodes"]["npu01"]["instances"][0]["dropins"] == {}
+
+
+def test_the_content_of_a_refused_drop_in_is_not_shown():
+    assert "hunter2" not in refusal(inventory(vllm_serve_dropins={"chat": {"memory": "hunter2"}}))
+    assert "hunter2" not in refusal(inventory(vllm_serve_dropins={"chat": "hunter2"}))
+    assert "hunter2" not in refusal(inventory(vllm_serve_dropins="hunter2"))
 
 
 @pytest.mark.parametrize("variables, planned", [

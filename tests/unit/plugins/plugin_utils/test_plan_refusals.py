@@ -57,6 +57,9 @@ def over_ipv6(change):
     return made
 
 
+NICE = "[Service]\nNice=1\n"
+
+
 def flow(change):
     """An additional flow with a change, or something in its place."""
     return inventory(vllm_firewall_extra_flows=[{**EXPORTER, **change} if isinstance(change, dict) else change])
@@ -117,6 +120,14 @@ CASES = {
     "a number of NPUs that is none": (inventory(vllm_cluster_npus="eight"), "npu01: vllm_cluster_npus", "no number of NPUs", "integer"),
     "a state of the guard that is none": (inventory(first={"vllm_guard_state": "presnt"}), "npu01: vllm_guard_state", "'presnt'", "present, absent or"),
     "the controller is no administrator": (inventory(vllm_cluster_controller="192.0.2.1"), "vllm_cluster_administrators", "lock itself out", "Add"),
+    "drop-ins in a list": (inventory(vllm_serve_dropins=["memory"]), "npu01: vllm_serve_dropins", "no mapping of instances", "Write {chat:"),
+    "a drop-in without a name": (inventory(vllm_serve_dropins={"chat": NICE}), "npu01: vllm_serve_dropins.chat", "no mapping of names", "Write {memory:"),
+    "a drop-in elsewhere": (inventory(vllm_serve_dropins={"chat": {"../x": NICE}}), "npu01: vllm_serve_dropins.chat.../x", "no name of a drop-in", "letters"),
+    "a drop-in that is a mapping": (
+        inventory(vllm_serve_dropins={"chat": {"memory": {"Service": {"Nice": 1}}}}), "npu01: vllm_serve_dropins.chat.memory", "no content", "[Service]"),
+    "a drop-in without a section": (inventory(vllm_serve_dropins={"chat": {"memory": "Nice=1"}}), "npu01: vllm_serve_dropins.chat.memory", "no content", "[S"),
+    "an empty drop-in": (inventory(vllm_serve_dropins={"chat": {"memory": ""}}), "npu01: vllm_serve_dropins.chat.memory", "no content", "[Service]"),
+    "a drop-in for nobody": (inventory(vllm_serve_dropins={"chta": {"memory": NICE}}), "npu02: vllm_serve_dropins.chta", "no instance", "Write one of chat"),
     "additional flows in a word": (inventory(vllm_firewall_extra_flows="all"), "npu01: vllm_firewall_extra_flows", "no list", "list of flows"),
     "an additional flow in a word": (flow("ssh"), "npu01: vllm_firewall_extra_flows[0]", "no mapping", "reason"),
     "an additional flow without a reason": (flow({"reason": " "}), "npu01: vllm_firewall_extra_flows[0].reason", "missing", "what the flow is for"),
