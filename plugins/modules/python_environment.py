@@ -23,7 +23,8 @@ description:
   - The environment is built under a temporary name and renamed when it is complete, so there is no half-built environment at
     its place at any time. It belongs to root and nobody else may write to it; bytecode is compiled beforehand.
   - A later run compares name, owner, mode, size and modification time of every file with what was recorded at the end of the
-    build, and builds anew where they differ.
+    build, and builds anew where they differ, or where somebody else owns a file or may write to one.
+  - The prefix, C(environments) and the environment's own directory belong to root with mode 0755, and are put right where they do not.
 attributes:
   check_mode:
     support: full
@@ -124,6 +125,15 @@ python:
   type: str
   returned: when O(state=present)
   sample: 3.11.2
+replaced:
+  description: Whether C(current) now leads to other files than before, so that what runs from it has to be restarted.
+  type: bool
+  returned: when O(state=present)
+origin:
+  description: Whether the differences come from a change on the node (V(foreign)), since C(current) was the wanted environment before, or may be intended.
+  type: str
+  returned: when changed, with O(state=present)
+  sample: foreign
 resources:
   description: What differs, with the state before and after.
   type: list
@@ -138,6 +148,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import stat
 import zipfile
@@ -148,13 +159,15 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import wheels
 
 MARKER = "environment.json"
+DIRECTORY_MODE = 0o755
 CHUNK = 1 << 20
 
 
 def seal(root):
     """A digest of name, kind, mode, owner, size and modification time of everything below ``root`` but the marker.
 
-    Reading metadata of some 50,000 files takes well under a second where reading their 3 GB would not.
+    Reading metadata of some 50,000 files takes well under a second where reading their 3 GB would not. An empty text, which is no
+    digest, where somebody else owns a file or may write to one, the marker among them: whoever can do that can write a marker as well.
     """
     lines = []
     pending = [""]
@@ -163,10 +176,12 @@ def seal(root):
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
                 relative = os.path.join(folder, entry.name)
-                if relative == MARKER:
-                    continue
                 found = entry.stat(follow_symlinks=False)
                 kind = stat.S_IFMT(found.st_mode)
+                if found.st_uid != os.geteuid() or (not stat.S_ISLNK(kind) and found.st_mode & 0o022):
+                    return ""
+                if relative == MARKER:
+                    continue
                 detail = f"{found.st_size} {found.st_mtime_ns}"
                 if stat.S_ISDIR(kind):
                     pending.append(relative)
@@ -184,6 +199,14 @@ def sha256_of(path):
         for chunk in iter(lambda: handle.read(CHUNK), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def owner_name(number):
+    """The name of an account, or its number where it has none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def read_link(path):
@@ -315,6 +338,25 @@ class Environments:
         """Record one difference."""
         self.resources.append({"resource": resource, "change": change, "before": before, "after": after})
 
+    def own(self, path, through_link=False):
+        """Give a directory back to root with its mode, where it is there and another has it; a link may lead to anything and is left alone."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if through_link else os.O_NOFOLLOW))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            found = os.fstat(descriptor)
+            before = {"owner": owner_name(found.st_uid), "mode": f"{stat.S_IMODE(found.st_mode):04o}"}
+            # A setgid directory around the prefix leaves its bit and its group, which may not write.
+            if found.st_uid == os.geteuid() and found.st_mode & 0o777 == DIRECTORY_MODE:
+                return
+            self.note(f"directory {path}", "update", before, {"owner": owner_name(os.geteuid()), "mode": f"{DIRECTORY_MODE:04o}"})
+            if not self.module.check_mode:
+                os.fchown(descriptor, os.geteuid(), -1)
+                os.fchmod(descriptor, DIRECTORY_MODE)
+        finally:
+            os.close(descriptor)
+
     def probe(self):
         """The interpreter's Target and facts; raises WheelError where it cannot be used."""
         if not os.access(self.python, os.X_OK):
@@ -376,14 +418,19 @@ class Environments:
         earlier = current if current not in (None, wanted) and read_marker(os.path.join(self.prefix, current)) else previous
         kept = self.kept(wanted, [earlier, current, previous])
         earlier = earlier if earlier != wanted and earlier and os.path.basename(earlier) in kept else None
+        self.own(self.prefix, through_link=True)
+        self.own(self.folder)
+        self.own(final)
         marker = read_marker(final)
-        sound = marker is not None and marker.get("seal") == seal(final)
+        found = seal(final) if marker is not None and marker.get("digest") == digest else ""
+        sound = found != "" and marker.get("seal") == found
         if not sound:
             self.build(text, requirements, target, facts, digest, marker)
         self.link("current", current, wanted)
         self.link("previous", previous, earlier)
         self.prune(kept)
         return {
+            "replaced": not sound or current != wanted, **({"origin": "foreign" if current == wanted else "unknown"} if self.resources else {}),
             "environment": final, "previous": f"{self.prefix}/{earlier}" if earlier else "", "digest": digest,
             "python": ".".join(str(part) for part in target.version),
         }
@@ -423,8 +470,11 @@ class Environments:
             self.require_space(files)
             os.mkdir(root, 0o755)
             Builder(self.module, root, final, target, facts["base"]).build(files)
+            sealed = seal(root)
+            if not sealed:
+                raise wheels.WheelError([f"prefix: what is written below {self.prefix} belongs to others, or others may write to it; name a local file system"])
             with open(os.path.join(root, MARKER), "w", encoding="utf-8") as handle:
-                json.dump({"digest": digest, "python": self.python, "seal": seal(root)}, handle)
+                json.dump({"digest": digest, "python": self.python, "seal": sealed}, handle)
                 handle.flush()
                 os.fsync(handle.fileno())
             if there:

@@ -31,7 +31,7 @@ from audit.fault_table import FAULTS, GATEWAY_FAULTS, UNIT
 from audit.run_faults import NUMBERS, ROOT, Lab
 from faults.node import Node
 from guard.answers import Client
-from guard.drift_left import LEFT
+from guard.drift_left import LEFT, LEFT_WITH_MANAGED_SOFTWARE
 from lab import machine
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls import BY_ID
@@ -70,7 +70,7 @@ def compatible(one, other):
 def made_with_vllm(item):
     """Whether a deviation leaves the instance its processes and its connections, and asks for nothing that only the stand-in's hosts have."""
     cuts_it_off = "foreign drop of a planned flow", "service may not open what it needs"
-    theirs = re.search("/srv/models|/credentials|vllm serve x", item.make)
+    theirs = re.search("/srv/models|/opt/vllm/standin|/credentials|vllm serve x", item.make)
     return not concerns_serving(item) and item.name not in cuts_it_off and not theirs
 
 
@@ -143,6 +143,7 @@ class Cluster:
     def __init__(self, lab, directory):
         self.lab, self.directory, self.wrong = lab, directory, 0
         self.vllm = isinstance(lab, VllmLab)
+        self.left = LEFT_WITH_MANAGED_SOFTWARE if self.vllm else LEFT
         self.nodes = {host: Node(lab.name, host) for host in NUMBERS}
 
     def complain(self, text):
@@ -208,7 +209,7 @@ class Cluster:
         counts = [0, 0]
         for host in NUMBERS:
             self.judge(host, run[host], (clean[host], middle[host], worst[host], ended[host]), before, after, counts)
-        left = any(item.name in LEFT for items in run.values() for item in items)
+        left = any(item.name in self.left for items in run.values() for item in items)
         wanted = {LEFT_STATUS} if left else {CORRECTED}
         if any(item.unknown for items in run.values() for item in items):
             wanted.add(INCOMPLETE)  # the processes of a stopped service could not be looked at
@@ -242,13 +243,13 @@ class Cluster:
         """Make those that are to be corrected, or those that are to be left."""
         for host, items in run.items():
             for item in sorted(items, key=order):
-                if (item.name in LEFT) == left and not self.lab.run(host, item.make):
+                if (item.name in self.left) == left and not self.lab.run(host, item.make):
                     self.complain(f"{host}: {item.name} could not be made")
 
     def judge(self, host, items, states, before, after, counts):
         """What became of the deviations of one host."""
         clean, middle, worst, ended = states
-        mine, others = [item for item in items if item.name not in LEFT], [item for item in items if item.name in LEFT]
+        mine, others = [item for item in items if item.name not in self.left], [item for item in items if item.name in self.left]
         seen = {finding["control"] for finding in before if finding["host"] == host}
         failing = {finding["control"] for finding in after if finding["host"] == host and finding["status"] == "fail"}
         explained = self.explained(host)
@@ -281,7 +282,7 @@ class Cluster:
         """Take back what was left; afterwards the hosts are as they were."""
         for host, items in run.items():
             for item in sorted(items, key=order):
-                if item.name in LEFT:
+                if item.name in self.left:
                     self.lab.run(host, item.unmake)
         for host, state in self.states().items():
             rest = {key for key in differing(clean[host], state) if not key.startswith("process ")}
@@ -321,7 +322,7 @@ def main():
             print(f"{'ok   ' if wrong == cluster.wrong else 'WRONG'} {time.monotonic() - begun:5.0f} s  run {number} of {len(packed)}: {counts[0]} corrected, "
                   f"{counts[1]} left", flush=True)
             for host, items in run.items():
-                print("\n".join(f"        {host}  {'left     ' if item.name in LEFT else 'corrected'}  {item.name}" for item in items), flush=True)
+                print("\n".join(f"        {host}  {'left     ' if item.name in cluster.left else 'corrected'}  {item.name}" for item in items), flush=True)
         wrong = cluster.wrong
         cluster.canary(options.count is None)
         good = "ok   " if wrong == cluster.wrong else "WRONG"

@@ -12,6 +12,7 @@ PROCESS = "a process that somebody started; stopping it may lose work"
 DROPIN = "a drop-in of the site, which may be meant; vllm_serve_dropins makes it the collection's"
 MODEL = "the model is the site's: only its owner knows what its files should be"
 SOFTWARE = "the serving software is the site's here (vllm_runtime_software: existing)"
+AROUND = "a directory of the distribution around the serving software"
 SSH = "a file of the site in /etc/ssh; the role vllm_access does not manage this node, or cannot know which of the two is meant"
 CREDENTIAL = "a secret that others could read has to be replaced, not only closed"
 SUDO = "a rule of the site in /etc/sudoers.d"
@@ -36,7 +37,8 @@ REASONS = {
     "/opt/vllm/standin has mode 0777": SOFTWARE,
     "/opt/vllm has mode 0775": SOFTWARE,
     "/opt/vllm belongs to the service": SOFTWARE,
-    "/opt has mode 0777": SOFTWARE,
+    "/opt/vllm/standin has mode 0777": SOFTWARE,
+    "/opt has mode 0777": AROUND,
     "service account in sudoers": SUDO,
     "service account in sudoers by an alias": SUDO,
     "gateway overridden": DROPIN,
@@ -45,3 +47,5 @@ REASONS = {
     **{item.name: SSH for item in FAULTS if item.name.startswith("sshd: ")},
 }
 LEFT = {name: REASONS[name] for name in (item.name for item in [*FAULTS, *GATEWAY_FAULTS]) if name in REASONS}
+# Where the collection installed the serving software, its directories are the collection's as well.
+LEFT_WITH_MANAGED_SOFTWARE = {name: reason for name, reason in LEFT.items() if reason != SOFTWARE}

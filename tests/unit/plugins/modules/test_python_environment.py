@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -147,6 +150,99 @@ def test_a_change_by_hand_is_seen_and_undone(site):
     assert apply(lock)[1] == [("rebuild", f"environments/{digest}")]
     assert "evil" not in victim.read_text()
     assert apply(lock)[1] == []
+
+
+@pytest.mark.parametrize("place", [".", "environments", "environments/{digest}"])
+@pytest.mark.parametrize("bits", [0o775, 0o757, 0o1777, 0o700])
+def test_a_directory_that_others_may_write_to_is_put_right_and_nothing_built(site, place, bits):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    digest = apply(lock)[0]["digest"]
+    place = place.format(digest=digest)
+    (prefix / place).chmod(bits)
+    predicted = apply(lock, check_mode=True)
+    assert stat.S_IMODE((prefix / place).stat().st_mode) == bits
+    result, changes = apply(lock)
+    assert (result, changes) == predicted and changes == [("update", place)]
+    assert result["origin"] == "foreign" and result["replaced"] is False
+    assert stat.S_IMODE((prefix / place).stat().st_mode) == 0o755
+    result, changes = apply(lock)
+    assert changes == [] and "origin" not in result
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
+def test_a_directory_of_the_service_account_is_taken_back_and_shown(site):
+    source, prefix, _apply = site
+    lock = make_wheel(source, "one", "1.0")
+    module = Module(prefix=str(prefix), requirements=lock, wheel_directory=str(source))
+    python_environment.Environments(module).present()
+    for place in (prefix, prefix / "environments"):
+        os.chown(place, 54321, 54321)
+        environments = python_environment.Environments(module)
+        environments.present()
+        assert environments.resources == [{
+            "resource": f"directory {place}", "change": "update",
+            "before": {"owner": "54321", "mode": "0755"}, "after": {"owner": "root", "mode": "0755"}}]
+        assert python_environment.as_text(environments.resources, "before") == f"directory {place}: mode=0755 owner=54321\n"
+        assert place.stat().st_uid == 0
+
+
+def test_what_a_link_in_the_place_of_the_environments_leads_to_is_left_alone(site, tmp_path):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    apply(lock)
+    elsewhere = tmp_path / "elsewhere"
+    (prefix / "environments").rename(elsewhere)
+    (prefix / "environments").symlink_to(elsewhere)
+    elsewhere.chmod(0o700)
+    assert apply(lock)[1] == []
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+
+
+def test_a_file_that_others_may_write_to_is_never_sound_whatever_the_record_says(site):
+    source, prefix, apply = site
+    lock = make_wheel(source, "one", "1.0")
+    result, _changes = apply(lock)
+    home = prefix / "environments" / result["digest"]
+    victim = next(home.glob("lib/*/site-packages/one.py"))
+    victim.chmod(0o666)
+    assert python_environment.seal(home) == ""
+    record = json.loads((home / python_environment.MARKER).read_text())
+    (home / python_environment.MARKER).write_text(json.dumps({**record, "seal": ""}))
+    victim.chmod(0o644)
+    (home / python_environment.MARKER).chmod(0o666)
+    result, changes = apply(lock)
+    assert changes == [("rebuild", f"environments/{result['digest']}")] and result["replaced"] is True
+
+
+def test_a_file_system_that_gives_files_to_others_is_refused(site, monkeypatch):
+    source, prefix, apply = site
+    monkeypatch.setattr(python_environment.os, "geteuid", lambda: 54321)
+    monkeypatch.setattr(python_environment.Environments, "own", lambda *_arguments, **_options: None)
+    with pytest.raises(wheels.WheelError, match="belongs to others"):
+        apply(make_wheel(source, "one", "1.0"))
+    assert os.listdir(prefix / "environments") == []
+
+
+def test_an_environment_under_the_name_of_another_is_built_anew(site):
+    source, prefix, apply = site
+    first, second = (make_wheel(source, "one", version, text=version) for version in ("1.0", "2.0"))
+    one, two = (apply(lock)[0]["environment"] for lock in (first, second))
+    shutil.rmtree(two)
+    os.rename(one, two)
+    assert ("rebuild", os.path.relpath(two, prefix)) in apply(second)[1]
+    assert output(prefix, "run-one") == "2.0"
+
+
+def test_what_runs_is_restarted_only_where_its_files_are_others(site):
+    source, prefix, apply = site
+    first, second = (make_wheel(source, "one", version, text=version) for version in ("1.0", "2.0"))
+    assert apply(first)[0]["replaced"] is True
+    assert apply(first)[0]["replaced"] is False
+    result, _changes = apply(second)
+    assert (result["replaced"], result["origin"]) == (True, "unknown")
+    assert apply(second, keep=0)[0]["replaced"] is False
+    assert prefix.exists()
 
 
 @pytest.mark.parametrize("nonsense", ["", "[]", "7", "{}", "\0"])
