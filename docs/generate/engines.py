@@ -19,8 +19,9 @@ Which versions belong together, and what an instance may not carry. This page is
 ## Pairings
 
 pip cannot tell these: vllm-mindspore requires neither vLLM nor MindSpore nor msadapter in its metadata. The lock of a node
-(`vllm_runtime_requirements`) is compared with them before any node is contacted, CANN on the node before anything is installed. An instance's
-`version` chooses; by default it is the one in the lock, or the first of its engine here.
+(`vllm_runtime_requirements`) is compared with them before any node is contacted, CANN on the node before anything is installed, and by the audit what
+lies beside the programs of an installation of the site (`vllm_runtime_software: existing`, SRV-16). An instance's `version` chooses; by
+default it is the one in the lock, or the first of its engine here.
 
 | engine | version | vLLM, which gives flags and variables | beside it | CANN |
 |---|---|---|---|---|

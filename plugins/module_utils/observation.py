@@ -20,6 +20,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable, read_ruleset
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.npu import observe_npus
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import read_strays, read_units
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.wheels import normalise
 
 VERSION = 1
 TABLE = ("vllm_hardening", "inet")
@@ -32,10 +33,11 @@ def observe(request, run=None):
     """Observe everything asked for.
 
     request: {units: [name], users: [name], sysctls: [name, `*` and the slash form allowed], files: [path or pattern],
-    npus: [number], responder: {nonce, addresses, ports, seconds, started} or None, policy: what firewall_policy.read_policy takes, or None}.
+    npus: [number], packages: {directory, names} or None, responder: {nonce, addresses, ports, seconds, started} or None, policy: what
+    firewall_policy.read_policy takes, or None}.
     run: callable for commands, `run(argv) -> (returncode, stdout, stderr)`.
-    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, guard, npu, packet_filter, responder, unknown}; a part
-    that could not be observed is None and `unknown` has its reason under its name.
+    Returns {version, host, addresses, listeners, units, strays, accounts, sshd, sysctls, files, table, guard, npu, packages, packet_filter, responder,
+    unknown}; a part that could not be observed is None and `unknown` has its reason under its name.
     """
     run = run or run_command
     units, users = list(request.get("units") or []), list(request.get("users") or [])
@@ -54,6 +56,8 @@ def observe(request, run=None):
     }
     if request.get("npus"):
         parts["npu"] = lambda: observe_npus(request["npus"], run)
+    if request.get("packages"):
+        parts["packages"] = lambda: read_packages(**request["packages"])
     if request.get("policy"):
         parts["packet_filter"] = lambda: prove(request["policy"])
     result, unknown = {"version": VERSION}, {}
@@ -154,6 +158,16 @@ def read_sysctls(names, root="/proc/sys"):
             except OSError:
                 continue
     return values
+
+
+def read_packages(directory, names):
+    """{name: [version]} of those of the packages that are installed beside a directory of programs, by their `*.dist-info` directories."""
+    wanted, found = {normalise(name): name for name in names}, {}
+    for path in glob.glob(f"{glob.escape(directory)}/../lib*/python3*/*-packages/*.dist-info"):
+        name, _separator, version = os.path.basename(path)[:-len(".dist-info")].rpartition("-")
+        if normalise(name) in wanted:
+            found.setdefault(wanted[normalise(name)], set()).add(version)
+    return {name: sorted(versions) for name, versions in sorted(found.items())}
 
 
 def _name(lookup, number):

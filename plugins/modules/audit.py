@@ -41,6 +41,19 @@ options:
     type: list
     elements: int
     default: []
+  packages:
+    description: Python packages whose installed versions to tell.
+    type: dict
+    suboptions:
+      directory:
+        description: The directory of the programs; packages are looked for in the C(site-packages) beside it.
+        type: str
+        required: true
+      names:
+        description: Names of the packages.
+        type: list
+        elements: str
+        required: true
   responder:
     description:
       - Start, after everything was observed, a process that answers the UDP probes of M(vllm_mindspore.hardening.probe) and ends by itself.
@@ -132,6 +145,9 @@ observation:
     npu:
       description: Driver, toolkit, device nodes, health and fabric of the NPUs, where O(npus) names some.
       type: dict
+    packages:
+      description: Installed versions by package, where O(packages) was given. A package that is not found is left out.
+      type: dict
     responder:
       description: Ports, nonce, seconds and start of the UDP responder, where O(responder) was given.
       type: dict
@@ -156,6 +172,8 @@ def main():
             "files": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
             "npus": {"type": "list", "elements": "int", "default": []},
+            "packages": {"type": "dict", "options": {
+                "directory": {"type": "str", "required": True}, "names": {"type": "list", "elements": "str", "required": True}}},
             "responder": {"type": "dict", "options": {
                 "nonce": {"type": "str", "required": True},
                 "addresses": {"type": "list", "elements": "str", "required": True},

@@ -9,6 +9,7 @@ import secrets
 import time
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.ports import parse_ports
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.pairings import belonging
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.wire import KNOWN_UDP_PORTS, sample_range, spread_ports
 
 FIREWALL_UNIT = "vllm-hardening-firewall.service"
@@ -112,6 +113,14 @@ def responder(node, seconds):
     return {"nonce": secrets.token_hex(16), "addresses": addresses, "ports": sorted(ports), "seconds": seconds, "started": int(time.time())}
 
 
+def packages_of(node):
+    """What to ask about the versions of the site's own serving software; None where the collection brings it."""
+    if not node.get("existing"):
+        return None
+    names = {name for instance in node["instances"] for name in belonging(instance["engine"], instance["version"])}
+    return {"directory": node["software"], "names": sorted(names)}
+
+
 def audit_request(plan, host, udp_seconds=0):
     """The arguments of the module ``audit`` for one node of the plan. udp_seconds: for how long UDP is answered, 0 for not at all."""
     node = plan["nodes"][host]
@@ -127,6 +136,7 @@ def audit_request(plan, host, udp_seconds=0):
         "sysctls": [*node["sysctls"], *HOST_SYSCTLS],
         "files": list(dict.fromkeys(files)),
         "npus": (node.get("npus") or {}).get("numbers", []),
+        "packages": packages_of(node),
         "responder": responder(node, udp_seconds),
         "policy": filter_policy(plan, host),
     }

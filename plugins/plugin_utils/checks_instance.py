@@ -13,6 +13,7 @@ import re
 import shlex
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import COMMANDS, HIDDEN, mask_secrets
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import pairings
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.judged_node import NotApplicable, Unknown, clip, not_roots, some
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT
 
@@ -402,11 +403,28 @@ def declared_is_enforced(node):
     return "every option that is declared", []
 
 
+def software_belongs_together(node):
+    if not node.planned.get("existing"):
+        raise NotApplicable("the site does not bring the serving software of this node")
+    told, expected, problems, unknown = node.observed("packages"), [], [], []
+    if not all(isinstance(versions, list) and all(isinstance(version, str) for version in versions) for versions in told.values()):
+        raise Unknown("the host told nonsense for its packages")
+    for instance in node.instances:
+        engine, version = instance["engine"], instance["version"]
+        expected.append(pairings.spelled(engine, version))
+        wrong, missing = pairings.installed_misfits(engine, version, told, (instance.get("ray") or {}).get("version"))
+        problems += [clip(problem) for problem in wrong]
+        unknown += missing
+    if unknown and not problems:
+        raise Unknown(f"no single version of {', '.join(dict.fromkeys(unknown))} was found beside {node.planned['software']}")
+    return "; ".join(dict.fromkeys(expected)), problems
+
+
 CHECKS = {
     **{control: _setting(control) for control in SETTINGS},
     "PAR-08": other_arguments, "PAR-09": other_variables, "PAR-10": nothing_dangerous, "PAR-11": no_secret_in_unit, "SRV-01": unit_runs_as_deployed,
     "SRV-02": unit_has_its_own_user, "SRV-03": processes_run_as_own_user, "SRV-04": processes_have_no_capability, "SRV-05": processes_are_filtered,
     "SRV-06": processes_are_deployed, "SRV-07": nothing_runs_outside, "SRV-08": read_only_system, "SRV-09": own_devices, "SRV-10": kernel_is_protected,
     "SRV-11": without_privileges, "SRV-12": call_filter_declared, "SRV-13": packets_are_limited, "SRV-14": unit_files_are_deployed,
-    "SRV-15": declared_is_enforced,
+    "SRV-15": declared_is_enforced, "SRV-16": software_belongs_together,
 }

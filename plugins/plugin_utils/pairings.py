@@ -48,6 +48,34 @@ def spelled(engine, version):
     return f"{engine} {version}" + (f" with {packages}" if packages else "") + (f" and CANN {pairing['cann']}" if pairing["cann"] else "")
 
 
+def belonging(engine, version):
+    """{package: release} of an engine and of what it runs with."""
+    return {engine.replace("_", "-"): version, **PAIRINGS[engine][version]["packages"]}
+
+
+def pinned(package, release):
+    """A release as a lock or pip takes it: ``vllm==0.11.0``."""
+    return f"{package}{release}" if release.startswith(">=") else f"{package}=={release}"
+
+
+def installed_misfits(engine, version, installed, ray=None):
+    """``(problems, packages that nothing is known of)`` of an installation of the site.
+
+    installed: {package: [version]}; several versions are those of several interpreters, of which one is the engine's. ray: the version of Ray that is
+    planned, None without.
+    """
+    problems, missing = [], []
+    for package, release in {**belonging(engine, version), **({"ray": ray} if ray else {})}.items():
+        versions = installed.get(package) or []
+        fitting = [found for found in versions if fits(found, release)]
+        if versions and not fitting:
+            found = ", ".join(f"{package} {one}" for one in versions)
+            problems.append(f"{found} does not belong to {engine} {version}; install {pinned(package, release)}: {spelled(engine, version)}")
+        elif fitting != versions or (not versions and (ray or package not in OPTIONAL)):
+            missing.append(package)
+    return problems, missing
+
+
 def read_versions(lock):
     """{package: version} of a lock file's text; None where it is no lock."""
     try:
@@ -103,16 +131,13 @@ def read_version(reader, path, raw, nodes):
         reader.problem(where, str(version), f"is no version of {engine} that is planned", "Write " + "; or ".join(spelled(engine, item) for item in known))
         return None
     for place, packages in locks.values():
-        wanted = {distribution: version, **known[version]["packages"]}
-        for package, release in wanted.items():
+        for package, release in belonging(engine, version).items():
             if package not in packages:
                 if package not in OPTIONAL:
                     reader.problem(place, None, f"lacks {package}, which {engine} {version} needs", f"Lock {package}=={release}: {spelled(engine, version)}")
             elif not fits(packages[package], release):
-                pin = release if release.startswith(">=") else f"=={release}"
-                reader.problem(
-                    place, f"{package}=={packages[package]}", f"does not belong to {engine} {version}", f"Lock {package}{pin}: {spelled(engine, version)}"
-                )
+                fix = f"Lock {pinned(package, release)}: {spelled(engine, version)}"
+                reader.problem(place, f"{package}=={packages[package]}", f"does not belong to {engine} {version}", fix)
         ray = raw.get("ray")
         if isinstance(ray, dict) and "ray" not in packages:
             reader.problem(place, None, "lacks ray, which topology ray needs", f"Lock ray=={ray.get('version') or '2.60.0'}")

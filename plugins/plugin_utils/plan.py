@@ -82,6 +82,7 @@ def _plan_node(cluster, node, members):
         "gateway": plan_gateway.gateway(cluster, node, members),
         "npus": _npus(cluster, members),
         "software": node.software if members else None,
+        "existing": node.existing and bool(members),
         "access": node.access,
         "guard": node.guard,
     }

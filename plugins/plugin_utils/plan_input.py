@@ -239,7 +239,8 @@ def _read_node(reader, host, variables, networks):
     extra = _read_extra_flows(reader, f"{host}: vllm_firewall_extra_flows", variables.get("vllm_firewall_extra_flows"))
     return Node(
         host, addresses, {segment: str(name) for segment, name in interfaces.items()}, npus or 0, extra, access=_read_access(variables),
-        software=_read_software(variables), guard=_read_guard(reader, f"{host}: vllm_guard_state", variables.get("vllm_guard_state", "unmanaged")),
+        software=_read_software(variables), existing=variables.get("vllm_runtime_software") == "existing",
+        guard=_read_guard(reader, f"{host}: vllm_guard_state", variables.get("vllm_guard_state", "unmanaged")),
         dropins=_read_dropins(reader, f"{host}: vllm_serve_dropins", variables.get("vllm_serve_dropins")))
 
 

@@ -31,8 +31,8 @@ MASTER_PORTS = 11
 class Node:
     """One managed host; ``addresses`` maps a segment to its addresses, the first is the one services bind; ``packages`` are those of its
     lock with their versions, None where the inventory has none; ``software`` is the directory of the engine's programs on the node, None where
-    they are in an image; ``access`` says which logins are restricted to, None where they are not; ``guard`` whether the guard is to run;
-    ``dropins`` is what the site adds to units, by instance the digest of each drop-in's content by its name."""
+    they are in an image, ``existing`` whether the site installs them; ``access`` says which logins are restricted to, None where they are not;
+    ``guard`` whether the guard is to run; ``dropins`` is what the site adds to units, by instance the digest of each drop-in's content by its name."""
 
     name: str
     addresses: dict
@@ -41,6 +41,7 @@ class Node:
     extra_flows: list = field(default_factory=list)
     packages: dict | None = None
     software: str | None = "/opt/vllm/current/bin"
+    existing: bool = False
     access: dict | None = None
     guard: bool = False
     dropins: dict = field(default_factory=dict)

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import access
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_sysctls, sysctl_paths
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_packages, read_sysctls, sysctl_paths
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import is_engine, mask_secrets, parse_show, read_process, read_units
 
 
@@ -171,6 +171,21 @@ def test_passwords(tmp_path, line, state):
 
 def test_an_account_that_is_not_there():
     assert read_accounts(["no-such-account"]) == {"no-such-account": None}
+
+
+def test_installed_versions_are_those_beside_the_programs(tmp_path):
+    programs = tmp_path / "x[1]" / "bin"
+    programs.mkdir(parents=True)
+    for place in ("python3.11/site-packages/vllm_mindspore-0.5.1", "python3.11/site-packages/vllm-0.11.0+empty", "python3/dist-packages/Ray-2.48.0",
+                  "python3.9/site-packages/ray-2.9.0", "python3.11/site-packages/other-1.0"):
+        (tmp_path / "x[1]" / "lib" / f"{place}.dist-info").mkdir(parents=True)
+    (tmp_path / "x[1]" / "lib64").symlink_to("lib")
+    (tmp_path / "current").symlink_to("x[1]")
+    asked = {"directory": str(tmp_path / "current" / "bin"), "names": ["vllm-mindspore", "vllm", "ray", "torch"]}
+    wanted = {"ray": ["2.48.0", "2.9.0"], "vllm": ["0.11.0+empty"], "vllm-mindspore": ["0.5.1"]}
+    assert observe({"packages": asked})["packages"] == wanted
+    assert "packages" not in observe({})
+    assert read_packages(str(tmp_path / "nowhere"), ["vllm"]) == {}
 
 
 def test_a_part_that_fails_is_unknown_and_the_others_stand():

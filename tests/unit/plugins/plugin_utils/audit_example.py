@@ -21,7 +21,8 @@ with open(os.path.join(os.path.dirname(__file__), "audit_cluster.json"), encodin
 
 PLAN = _CLUSTER["plan"]
 for _node in PLAN["nodes"].values():
-    _node.update(software="/opt/vllm/current/bin", access={"groups": ["operators"], "sudo": True})
+    _node.update(software="/opt/vllm/current/bin", access={"groups": ["operators"], "sudo": True}, existing=True)
+    _node["instances"][0]["version"] = "0.32.0"
 VANTAGE_POINTS = {"client": {"api": ["10.77.1.130"]}, "outsider": {"api": ["10.77.1.66"]}, "rogue": {"internal": ["10.77.2.67"]}}
 UNIT = "vllm-chat.service"
 ROOTS = {"type": "file", "owner": "root", "group": "root"}
@@ -39,6 +40,7 @@ def observation(host):
     told["files"].update({SSH_DROPIN: {**ROOTS, "mode": "0644"}, SUDO_LIMITS: {**ROOTS, "mode": "0440"}})
     for path in ("/opt", "/opt/vllm/standin", "/opt/vllm/current/bin", "/srv", "/srv/models"):
         told["files"][path] = {**ROOTS, "type": "directory", "mode": "0755"}
+    told["packages"] = {"vllm": ["0.32.0+cpu"]}
     told["sshd"]["settings"].update(listenaddress=[f"{address}:22" for address in management], allowgroups=["operators"])
     for entry in told["listeners"]:
         if entry["unit"] == "ssh.service":

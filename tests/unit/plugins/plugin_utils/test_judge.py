@@ -218,6 +218,7 @@ DEVIATIONS = {
         "SRV-14",
         lambda seen: (properties(DropInPaths="/run/systemd/system/x.conf")(seen), seen["npu02"]["files"].update({"/run/systemd/system/x.conf": None})),
     ),
+    "another version is installed": ("SRV-16", lambda seen: seen["npu02"].update(packages={"vllm": ["0.11.0"]})),
     "the model is writable": ("FIL-01", file("/srv/models/tiny", mode="0777")),
     "a file of the model is somebody's": ("FIL-01", file("/srv/models/tiny/config.json", owner="vllm-chat")),
     "the software is writable": ("FIL-02", file("/opt/vllm", mode="0775")),
@@ -378,7 +379,8 @@ def test_a_break_names_the_flow():
     assert "flow chat-api" in worst(judgement["findings"])[0]["observed"]
 
 
-@pytest.mark.parametrize("part", ["listeners", "addresses", "sysctls", "packet_filter", "units", "accounts", "sshd", "files", "table", "strays", "host"])
+@pytest.mark.parametrize("part", [
+    "packages", "listeners", "addresses", "sysctls", "packet_filter", "units", "accounts", "sshd", "files", "table", "strays", "host"])
 @pytest.mark.parametrize("value", [None, "nonsense", 7, [7], [None], {"a": 1}, {"a": None}, {}])
 def test_what_a_node_does_not_tell_is_never_a_pass(part, value):
     before = judged()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import engine_flags, pairings
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import audit_request
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan import build_plan
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_reader import PlanError
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.plan_refusals import DANGEROUS_ENVIRONMENT, DANGEROUS_FLAGS, PLANNED_ENVIRONMENT
@@ -34,6 +35,38 @@ def refusal(hosts):
 
 def planned(hosts):
     return build_plan(hosts)["nodes"]["npu01"]
+
+
+def installed(**changes):
+    """What an installation of MINDSPORE tells, each package in one version; None leaves one out."""
+    found = {**{name: [version] for name, version in MINDSPORE.items()}, **{name.replace("_", "-"): versions for name, versions in changes.items()}}
+    return {name: versions for name, versions in found.items() if versions is not None}
+
+
+@pytest.mark.parametrize("changes, ray, wrong, missing", [
+    ({}, None, [], []),
+    ({"ray": None}, None, [], []),
+    ({"ray": None}, "2.48.0", [], ["ray"]),
+    ({"msadapter": None}, None, [], ["msadapter"]),
+    ({"vllm": ["0.11.0", "0.23.0"]}, None, [], ["vllm"]),
+    ({}, "2.60.0", ["ray 2.48.0 does not belong to vllm_mindspore 0.5.1; install ray==2.60.0: vllm_mindspore 0.5.1 with vllm 0.11.0,"], []),
+    ({"vllm": ["0.23.0"]}, None, ["vllm 0.23.0 does not belong to vllm_mindspore 0.5.1; install vllm==0.11.0: vllm_mindspore 0.5.1 with vllm 0.11.0,"], []),
+    ({"mindspore": ["2.7.0", "2.6.0"], "ray": ["2.9"]}, None, ["mindspore 2.7.0, mindspore 2.6.0 does not", "ray 2.9 does not belong"], []),
+    ({"vllm_mindspore": ["0.4.0"]}, None, ["vllm-mindspore 0.4.0 does not belong to vllm_mindspore 0.5.1; install vllm-mindspore==0.5.1"], []),
+])
+def test_what_the_site_installed_is_judged_by_the_same_pairings(changes, ray, wrong, missing):
+    problems, untold = pairings.installed_misfits("vllm_mindspore", "0.5.1", installed(**changes), ray)
+    assert untold == missing and len(problems) == len(wrong)
+    assert all(problem.startswith(begin) for problem, begin in zip(problems, wrong))
+
+
+def test_the_versions_of_existing_software_are_asked_for_and_no_others():
+    plan = build_plan(inventory(software="existing"))
+    assert plan["nodes"]["npu01"]["existing"] is True
+    assert audit_request(plan, "npu01")["packages"] == {
+        "directory": "/opt/vllm/current/bin", "names": ["mindspore", "msadapter", "ray", "transformers", "vllm", "vllm-mindspore"]}
+    assert audit_request(build_plan(inventory(MINDSPORE)), "npu01")["packages"] is None
+    assert audit_request(build_plan(inventory(software="container")), "npu01")["packages"] is None
 
 
 def test_the_lock_decides_the_version_and_a_right_one_is_taken():
