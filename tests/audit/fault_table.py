@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 UNIT = "/etc/systemd/system/vllm-chat.service"
+PACKAGES = "/opt/vllm/standin/lib/python3/site-packages"
 RESTART = "systemctl daemon-reload; systemctl restart vllm-chat.service"
 # Times of processes are told with a tolerance of two seconds.
 WHILE_YOUNG = "until [ $(ps -o etimes= -p $(systemctl show -P MainPID vllm-chat.service)) -gt 3 ]; do sleep 0.3; done"
@@ -198,9 +199,15 @@ FAULTS = [
     weaken("SystemCallArchitectures", "", "SRV-12"),
     edit("packets to anywhere", "/^IPAddressDeny=/d", "SRV-13"),
     edit("packets to a stranger", "s/^\\[Service\\]$/&\\nIPAddressAllow=192.0.2.0\\/24/", "SRV-13"),
-    fault("drop-in", f"mkdir -p {UNIT}.d; printf '[Service]\\nNice=1\\n' > {UNIT}.d/x.conf; {RESTART}", f"rm -r {UNIT}.d; {RESTART}", "SRV-14"),
+    fault("drop-in", f"mkdir -p {UNIT}.d; printf '[Service]\\nNice=1\\n' > {UNIT}.d/x.conf; {RESTART}", f"rm {UNIT}.d/x.conf; {RESTART}", "SRV-14"),
     fault("drop-in with a dangerous variable", f"mkdir -p {UNIT}.d; printf '[Service]\\nEnvironment=LD_PRELOAD=/x.so\\n' > {UNIT}.d/x.conf; {RESTART}",
-          f"rm -r {UNIT}.d; {RESTART}", "PAR-10", "SRV-14"),
+          f"rm {UNIT}.d/x.conf; {RESTART}", "PAR-10", "SRV-14"),
+    fault("planned drop-in changed", f"sed -i s/Nice=0/Nice=1/ {UNIT}.d/site.conf; {RESTART}", f"sed -i s/Nice=1/Nice=0/ {UNIT}.d/site.conf; {RESTART}",
+          "SRV-14", observed=r"site\.conf has another content"),
+    fault("planned drop-in gone", f"mv {UNIT}.d/site.conf /root/site.conf; {RESTART}", f"mv /root/site.conf {UNIT}.d/site.conf; {RESTART}",
+          "SRV-14", observed=r"site\.conf is planned and not in force"),
+    fault("another version of the engine", f"mv {PACKAGES}/vllm-0.32.0.dist-info {PACKAGES}/vllm-0.11.0.dist-info",
+          f"mv {PACKAGES}/vllm-0.11.0.dist-info {PACKAGES}/vllm-0.32.0.dist-info", "SRV-16", observed=r"^vllm 0\.11\.0 does not belong to vllm 0\.32\.0"),
     owner(UNIT, "SRV-14"),
     mode(UNIT, "0666", "0644", "SRV-14"),
     # files and accounts

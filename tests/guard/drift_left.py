@@ -37,7 +37,7 @@ REASONS = {
     "/opt/vllm/standin has mode 0777": SOFTWARE,
     "/opt/vllm has mode 0775": SOFTWARE,
     "/opt/vllm belongs to the service": SOFTWARE,
-    "/opt/vllm/standin has mode 0777": SOFTWARE,
+    "another version of the engine": SOFTWARE,
     "/opt has mode 0777": AROUND,
     "service account in sudoers": SUDO,
     "service account in sudoers by an alias": SUDO,
