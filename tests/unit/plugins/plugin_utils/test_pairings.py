@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import engine_flags, pairings
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_request import audit_request
@@ -67,6 +70,11 @@ def test_the_versions_of_existing_software_are_asked_for_and_no_others():
         "directory": "/opt/vllm/current/bin", "names": ["mindspore", "msadapter", "ray", "transformers", "vllm", "vllm-mindspore"]}
     assert audit_request(build_plan(inventory(MINDSPORE)), "npu01")["packages"] is None
     assert audit_request(build_plan(inventory(software="container")), "npu01")["packages"] is None
+
+
+def test_the_role_hands_over_all_that_a_node_is_asked():
+    tasks = yaml.safe_load((Path(__file__).parents[4] / "roles/vllm_audit/tasks/observe.yml").read_text())
+    assert set(tasks[0]["vllm_mindspore.hardening.audit"]) == set(audit_request(build_plan(inventory()), "npu01"))
 
 
 def test_the_lock_decides_the_version_and_a_right_one_is_taken():
