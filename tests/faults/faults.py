@@ -88,6 +88,8 @@ class Campaign:
         if not wait_for(node.reachable, TIMEOUT + 20, 0.2):
             self.violation(f"{where}: LOCKED OUT")
             node.run("nft", "delete", "table", "inet", "vllm_hardening", check=False)
+        # A module goes on to its end where its controller died, and may begin a change meanwhile.
+        wait_for(lambda: not node.run("pgrep", "-x", "python3", check=False), PATIENCE, 0.05)
         wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), PATIENCE + 5, 0.05)
         late = node.rolled_back_late()
         if late is not None and not attempt.held_up:
