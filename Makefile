@@ -23,7 +23,7 @@ TEST_BESIDE := lint sanity units build
 SCENARIOS_BESIDE := access company firewall remove
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 SCENARIO ?= $(SCENARIOS)
-EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint
+EXCEPTIONS := \# *(noqa|pylint: *disable|type: *ignore|shellcheck disable|yamllint disable)|skip_ansible_lint|pytest\.(mark\.)?(skip|xfail|importorskip)
 
 .PHONY: help setup lint docs sanity units build molecule test bench changelog clean $(SCENARIOS:%=molecule-%)
 

@@ -170,21 +170,22 @@ def test_a_directory_that_others_may_write_to_is_put_right_and_nothing_built(sit
     assert changes == [] and "origin" not in result
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
-def test_a_directory_of_the_service_account_is_taken_back_and_shown(site):
-    source, prefix, _apply = site
-    lock = make_wheel(source, "one", "1.0")
-    module = Module(prefix=str(prefix), requirements=lock, wheel_directory=str(source))
-    python_environment.Environments(module).present()
-    for place in (prefix, prefix / "environments"):
-        os.chown(place, 54321, 54321)
-        environments = python_environment.Environments(module)
-        environments.present()
-        assert environments.resources == [{
-            "resource": f"directory {place}", "change": "update",
-            "before": {"owner": "54321", "mode": "0755"}, "after": {"owner": "root", "mode": "0755"}}]
-        assert python_environment.as_text(environments.resources, "before") == f"directory {place}: mode=0755 owner=54321\n"
-        assert place.stat().st_uid == 0
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_directory_of_another_account_is_taken_back_and_shown(site, monkeypatch, check_mode):
+    _source, prefix, _apply = site
+    prefix.mkdir(mode=0o755, exist_ok=True)
+    environments, given = python_environment.Environments(Module(check_mode=check_mode, prefix=str(prefix))), []
+    # Only root gives a directory away, so here it is the one who runs that is another.
+    mine, other = os.getuid(), 54321
+    monkeypatch.setattr(python_environment.os, "geteuid", lambda: other)
+    monkeypatch.setattr(python_environment.os, "fchown", lambda _descriptor, *owner: given.append(owner))
+    environments.own(str(prefix))
+    owner = python_environment.owner_name(mine)
+    assert environments.resources == [{
+        "resource": f"directory {prefix}", "change": "update",
+        "before": {"owner": owner, "mode": "0755"}, "after": {"owner": "54321", "mode": "0755"}}]
+    assert python_environment.as_text(environments.resources, "before") == f"directory {prefix}: mode=0755 owner={owner}\n"
+    assert given == ([] if check_mode else [(other, -1)])
 
 
 def test_what_a_link_in_the_place_of_the_environments_leads_to_is_left_alone(site, tmp_path):
