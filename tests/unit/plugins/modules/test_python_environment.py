@@ -173,7 +173,8 @@ def test_a_directory_that_others_may_write_to_is_put_right_and_nothing_built(sit
 @pytest.mark.parametrize("check_mode", [True, False])
 def test_a_directory_of_another_account_is_taken_back_and_shown(site, monkeypatch, check_mode):
     _source, prefix, _apply = site
-    prefix.mkdir(mode=0o755, exist_ok=True)
+    prefix.mkdir(exist_ok=True)
+    prefix.chmod(0o755)
     environments, given = python_environment.Environments(Module(check_mode=check_mode, prefix=str(prefix))), []
     # Only root gives a directory away, so here it is the one who runs that is another.
     mine, other = os.getuid(), 54321
