@@ -4,12 +4,15 @@
 Usage: steps.py FIRST TARGET... [--beside TARGET...]
 
 FIRST is made alone. What is made beside the others gives way to them, and its output appears when it is done. Once a target has failed no
-other is begun. The closing line, `N passed, N failed`, counts the targets.
+other is begun. The summary repeats of a failed target the lines that tell why: whoever has only the end of a long output has the cause. The
+closing line, `N passed, N failed`, counts the targets.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,16 @@ import threading
 import time
 
 MAKE = ["make", "--no-print-directory"]
+TELLING = re.compile(r"\b(fatal|FAILED|ERROR|[A-Za-z]*Error|assert|wrong|violation)\b|^E  |^\S+\.py:\d+:|Traceback")
+TOLD = 20
+WIDTH = 500
+
+
+def telling(said: bytes) -> list[str]:
+    """The last lines of an output that tell why it ended, at most TOLD, each at most WIDTH characters; its end where none does."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode(errors="replace")).splitlines()
+    found = [line for line in lines if TELLING.search(line)] or lines
+    return [line[:WIDTH] for line in found[-TOLD:]]
 
 
 def minutes(seconds: float) -> str:
@@ -25,22 +38,38 @@ def minutes(seconds: float) -> str:
 
 
 class Steps:
-    """Targets that are made, and what became of them: ``times`` as [(target, seconds)], ``failed`` and ``left``, those never begun."""
+    """Targets that are made, and what became of them: ``times`` as [(target, seconds)], ``failed`` with what each said, ``left``, those never begun."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.times: list[tuple[str, float]] = []
-        self.failed: list[str] = []
+        self.failed: dict[str, bytes] = {}
         self.left: list[str] = []
         self.printing = threading.Lock()
 
     def _say(self, target: str, place: str) -> None:
         print(f"\n=== {target} ({place}, {minutes(time.monotonic() - self.started)} so far) ===", flush=True)
 
-    def _done(self, target: str, begun: float, status: int) -> None:
-        self.times.append((target, time.monotonic() - begun))
-        if status:
-            self.failed.append(target)
+    def _made(self, command: list[str], target: str, show: bool) -> tuple[bytes, float]:
+        """What making one said, shown while it is said or not, and the seconds. A file, not a pipe: what a target leaves running may hold it."""
+        begun = time.monotonic()
+        with tempfile.NamedTemporaryFile() as said, open(said.name, "rb") as follower:
+            with subprocess.Popen([*command, target], stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT) as process:
+                output = bytearray()
+                ended = False
+                while not ended:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.2)
+                        ended = True
+                    output += (new := follower.read())
+                    if show:
+                        sys.stdout.buffer.write(new)
+                        sys.stdout.flush()
+        taken = time.monotonic() - begun
+        self.times.append((target, taken))
+        if process.returncode:
+            self.failed[target] = bytes(output)
+        return bytes(output), taken
 
     def make(self, targets: list[str]) -> None:
         """One after the other, for everybody to see."""
@@ -50,8 +79,7 @@ class Steps:
                 return
             with self.printing:
                 self._say(target, f"{number} of {len(targets)}")
-            begun = time.monotonic()
-            self._done(target, begun, subprocess.run([*MAKE, target], stdin=subprocess.DEVNULL, check=False).returncode)
+            self._made(MAKE, target, show=True)
 
     def make_beside(self, targets: list[str]) -> None:
         """One after the other, with less right to the processors, shown when done."""
@@ -59,16 +87,11 @@ class Steps:
             if self.failed:
                 self.left += targets[number - 1:]
                 return
-            begun = time.monotonic()
-            with tempfile.TemporaryFile() as said:
-                command = ["nice", *MAKE, target]
-                status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, check=False).returncode
-                said.seek(0)
-                with self.printing:
-                    self._say(target, f"made beside the others, {number} of {len(targets)}, in {minutes(time.monotonic() - begun)}")
-                    sys.stdout.buffer.write(said.read())
-                    print(f"=== end of {target} ===\n", flush=True)
-            self._done(target, begun, status)
+            said, taken = self._made(["nice", *MAKE], target, show=False)
+            with self.printing:
+                self._say(target, f"made beside the others, {number} of {len(targets)}, in {minutes(taken)}")
+                sys.stdout.buffer.write(said)
+                print(f"=== end of {target} ===\n", flush=True)
 
     def summary(self) -> None:
         """All times, and how to go on from a failure."""
@@ -76,8 +99,9 @@ class Steps:
         for target, taken in self.times:
             print(f"{minutes(taken):>7}  {target}{'  FAILED' if target in self.failed else ''}")
         print(f"{minutes(time.monotonic() - self.started):>7}  in all")
-        for target in self.failed:
-            print(f"\n`make {target}` failed; its output is above, and it can be run alone. Not run: {' '.join(self.left) or 'nothing'}")
+        for target, said in self.failed.items():
+            print(f"\n`make {target}` failed; its output is above, and it can be run alone. Not run: {' '.join(self.left) or 'nothing'}. It said:")
+            print("\n".join(f"  {line}" for line in telling(said)))
         print(f"\n{len(self.times) - len(self.failed)} passed, {len(self.failed)} failed", flush=True)
 
 
