@@ -136,6 +136,10 @@ class Pace:
             self.start += now - due - 0.1
         return max(0.0, due - now)
 
+    def resume(self):
+        """Go on after an intended pause, none of which is made up for."""
+        self.start = max(self.start, time.monotonic() - self.sent / self.rate)
+
 
 class RawProber:
     """Single SYN segments over raw sockets; answers are read below the packet filter of this host."""
@@ -293,11 +297,15 @@ class RawProber:
             self._frames.sendto(ip_packet(path.source, path.destination, path.protocol, segment), outcome.link)
 
     def _attempt(self, outcomes, pace, retries, timeout):
-        """Send every probe, and those that nobody answered again. An answer counts whenever it comes, so that only the last wait is a whole one."""
+        """Send every probe, and those that nobody answered again half the timeout after the last time.
+
+        An answer counts whenever it comes, so that only the last wait is a whole one.
+        """
         # Five milliseconds' worth at a time: asking for the time and for answers before every single probe costs more than sending it.
         batch = max(1, min(64, pace.rate // 200))
         for attempt in range(retries + 1):
-            left = 0
+            pace.resume()
+            started, left = time.monotonic(), 0
             for outcome, port in interleave(outcomes):
                 if port in outcome.answers or port in outcome.unsent:
                     continue
@@ -315,15 +323,29 @@ class RawProber:
                     outcome.unsent[port] = reason
             if not left:
                 return
-            until = time.monotonic() + (timeout if attempt == retries else timeout / 4)
-            while time.monotonic() < until:
-                self._receive(until - time.monotonic())
-                if all(len(outcome.answers) + len(outcome.unsent) >= len(outcome.path["ports"]) for outcome in outcomes):
-                    return
+            if attempt == retries:
+                self._listen(outcomes, lambda _missing: timeout)
+            else:
+                # What has been answered is left out of the next attempt, and what follows it comes earlier by that much.
+                each = (time.monotonic() - started) / left
+                self._listen(outcomes, lambda missing, each=each, left=left: timeout / 2 - each * min(missing, left))
+
+    def _listen(self, outcomes, wait):
+        """Take answers for `wait(missing)` seconds from now, where `missing` counts the ports without an answer, or until there are none."""
+        begun = time.monotonic()
+        while True:
+            # Looked at before the answers are: what came while this process did not run counts.
+            now = time.monotonic()
+            self._receive(0)
+            missing = sum(len(outcome.path["ports"]) - len(outcome.answers) - len(outcome.unsent) for outcome in outcomes)
+            remaining = begun + wait(missing) - now
+            if not missing or remaining <= 0:
+                return
+            self._receive(remaining)
 
     def _receive(self, wait):
         for key, _events in self._selector.select(max(0.0, wait)):
-            for _packet in range(256):
+            for _packet in range(4096):
                 try:
                     packet = key.fileobj.recv(256)
                 except BlockingIOError:

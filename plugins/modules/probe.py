@@ -73,15 +73,15 @@ options:
   rate:
     description: The most packets to send in a second.
     type: int
-    default: 5000
+    default: 10000
   retries:
     description: How often a probe that nobody answered is sent again.
     type: int
     default: 2
   timeout:
-    description: The seconds to wait for answers after the last attempt, and four times as long as between attempts.
+    description: The seconds to wait for answers after the last attempt, and twice as long as between two attempts at the same port.
     type: float
-    default: 1.0
+    default: 0.25
 extends_documentation_fragment:
   - vllm_mindspore.hardening.observing
 """
@@ -162,9 +162,9 @@ def main():
                 "udp_nonce": {"type": "str", "default": ""},
             }},
             "method": {"type": "str", "choices": ["auto", "raw", "connect"], "default": "auto"},
-            "rate": {"type": "int", "default": 5000},
+            "rate": {"type": "int", "default": 10000},
             "retries": {"type": "int", "default": 2},
-            "timeout": {"type": "float", "default": 1.0},
+            "timeout": {"type": "float", "default": 0.25},
         },
         supports_check_mode=True,
     )

@@ -75,8 +75,7 @@ class Lab:
     def audit(self):
         """{host: ({failed controls}, {unknown controls})} and the findings."""
         with tempfile.TemporaryDirectory() as directory:
-            command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}",
-                       "-e", "vllm_audit_timeout=0.5", "-e", "vllm_audit_retries=2"]
+            command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}"]
             done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
             try:
                 with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:

@@ -173,7 +173,7 @@ class Cluster:
             if os.path.exists(path):
                 os.unlink(path)
         command = ["ansible-playbook", *self.lab.inventories(), f"{ROOT}/playbooks/drift.yml", "-e", f"vllm_audit_directory={self.directory}",
-                   "-e", "vllm_audit_timeout=0.5", *([] if self.vllm else ["-e", "vllm_runtime_software=existing"])]
+                   *([] if self.vllm else ["-e", "vllm_runtime_software=existing"])]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
                               env={**self.lab.environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"})
         try:

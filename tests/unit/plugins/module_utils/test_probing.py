@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import probing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.network_tables import read_sockets
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.probing import (
     Outcome, ProbeError, RawProber, compact, expand_ports, interleave, plan_paths, probe)
@@ -106,3 +107,38 @@ def test_a_reserved_port_is_taken_and_looks_like_no_listener():
     finally:
         for holder in prober._reserved:
             holder.close()
+
+
+class Clockwork(RawProber):
+    """The raw prober without a network: its time goes by while it waits, and some ports answer."""
+
+    def __init__(self, ports, answering, delay):
+        self.now, self.sends, self.arrivals = 0.0, {}, []
+        self.outcome = Outcome({"ports": ports})
+        self.answering, self.delay = answering, delay
+
+    def _send(self, outcome, port):
+        self.sends.setdefault(port, []).append(self.now)
+        if port in self.answering:
+            self.arrivals.append((self.now + self.delay, port))
+        return ""
+
+    def _receive(self, wait):
+        self.now = max(self.now, min([self.now + max(0.0, wait)] + [due for due, _port in self.arrivals if due > self.now]))
+        for due, port in self.arrivals:
+            if due <= self.now:
+                self.outcome.answers[port] = "open"
+
+
+@pytest.mark.parametrize("answering, delay", [(range(0), 0), (range(1, 101), 0.01), (range(1, 1000), 0.13), (range(500, 1001), 0.4)])
+def test_every_port_has_its_time_between_attempts_and_none_is_waited_for_longer(monkeypatch, answering, delay):
+    prober = Clockwork(range(1, 1001), answering, delay)
+    monkeypatch.setattr(probing.time, "monotonic", lambda: prober.now)
+    prober._attempt([prober.outcome], probing.Pace(10000), 2, 0.25)
+    silent = [port for port in range(1, 1001) if port not in answering]
+    assert sorted(prober.outcome.answers) == list(answering)
+    assert all(len(prober.sends[port]) == 3 for port in silent)
+    assert all(later - earlier > 0.12 for sends in prober.sends.values() for earlier, later in zip(sends, sends[1:]))
+    assert all(len(prober.sends[port]) == 1 + (delay > 0.12) + (delay > 0.25) for port in answering)
+    assert 0.25 <= prober.now - max(sends[-1] for port, sends in prober.sends.items() if port in silent) < 0.36
+    assert prober.now < 0.65
