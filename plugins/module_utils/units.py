@@ -34,6 +34,7 @@ CREDENTIAL_READS = ("$CREDENTIALS_DIRECTORY/", "$(cat")
 ENGINE_TITLE = re.compile("VLLM::|ray::")
 ENGINE_PROGRAMS = ("vllm", "vllm-mindspore", "raylet", "gcs_server")
 ENGINE_MODULE = re.compile(r"(vllm|vllm_mindspore|vllm_ascend|ray)(\.|$)")
+PF_EXITING = 0x4
 WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
@@ -162,7 +163,7 @@ def is_engine(command_line):
 def read_strays(users, units, proc="/proc"):
     """Processes of the users given, and engines of whatever user, that run outside the units given: [{pid, command, user id, unit}].
 
-    users: numeric ids.
+    users: numeric ids. What has ended and only waits for its parent runs nowhere: its control group may be gone before it.
     """
     strays = []
     for pid in sorted((int(name) for name in os.listdir(proc) if name.isdigit())):
@@ -174,9 +175,22 @@ def read_strays(users, units, proc="/proc"):
                 unit = unit_of(file.read())
         except OSError:
             continue
-        if unit not in units and (owner in users or is_engine(command_line)):
+        if unit not in units and (owner in users or is_engine(command_line)) and not has_ended(pid, proc):
             strays.append({"pid": pid, "command": mask_secrets(command_line)[:120], "uid": owner, "unit": unit})
     return strays
+
+
+def has_ended(pid, proc="/proc"):
+    """Whether a process is gone, ending, or a zombie. One whose first thread has ended goes on as long as it has another.
+
+    Fields 3, 9 and 20 of /proc/PID/stat: the state, the flags (PF_EXITING of linux/sched.h) and the number of threads.
+    """
+    try:
+        with open(f"{proc}/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[17]) < 2 and (fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING))
+    except (OSError, ValueError, IndexError):
+        return True
 
 
 def in_a_container(pid, proc="/proc"):

@@ -5,7 +5,7 @@ TEST_STEPS += faults-short traffic-short
 
 .PHONY: faults faults-short traffic traffic-short
 faults: setup ## N faults injected into firewall changes, nobody locked out: make faults N=200 SEED=1
-	PYTHONPATH=$(COLLECTIONS):tests python tests/faults/faults.py --count $(N) --seed $(SEED)
+	PYTHONPATH=$(COLLECTIONS):tests python tests/faults/faults.py --count $(N) --seed $(SEED) --bars
 
 traffic: setup ## N firewall changes under traffic, nothing opened and nothing refused: make traffic N=100
 	PYTHONPATH=$(COLLECTIONS):tests python tests/faults/traffic.py --count $(N)

@@ -70,6 +70,7 @@ def _asked(options: argparse.Namespace) -> dict:
         "roots": single or None,
         "mounts": tuple(options.mount) if options.mount else None,
         "directory": str(labs.CHECKOUT / ".build" / "labs" / options.name),
+        "cache": str(machine.cache()),
     }
 
 
@@ -77,6 +78,7 @@ def _existing(name: str) -> labs.Lab:
     spec = labs.specs().get(topology.lab_name(name))
     if spec is None:
         raise Refusal(f"lab {name} is not up; bring it up with: lab up --name {name}")
+    labs.demand_cache(spec)
     return labs.Lab(spec)
 
 

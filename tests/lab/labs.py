@@ -34,6 +34,7 @@ class Spec:
     roots: tuple[tuple[str, str], ...] = ()
     mounts: tuple[str, ...] = ()
     directory: str = ""
+    cache: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Spec:
@@ -80,6 +81,12 @@ def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
         ]
         raise Refusal(f"lab {name} is up and differs: {'; '.join(differing)}. Take it down first, or choose another name")
     return dataclasses.replace(spec, block=str(block))
+
+
+def demand_cache(spec: Spec) -> None:
+    """Refuse to look for a lab's hosts where they are not: podman finds them only in the cache they were made in."""
+    if spec.cache != str(machine.cache()):
+        raise Refusal(f"lab {spec.name} was brought up with LAB_CACHE={spec.cache}; set that")
 
 
 class Lab:
@@ -287,6 +294,8 @@ def discard_orphans(spec: Spec) -> None:
 def down(name: str) -> None:
     """Remove a lab with everything it made, even where half of it is gone."""
     spec = specs().get(name)
+    if spec:
+        demand_cache(spec)
     directory = Path(spec.directory) if spec else CHECKOUT / ".build" / "labs" / name
     with step(f"removing lab {name}"):
         Podman().remove(name)

@@ -17,7 +17,7 @@ def test_nothing_asked_leaves_a_lab_as_it_is():
     assert labs.resolve("demo", {"block": None, "root": None}, existing) == existing
 
 
-@pytest.mark.parametrize("asked", [{"block": "10.81"}, {"root": "bookworm"}, {"hosts": ("npu01", "client")}])
+@pytest.mark.parametrize("asked", [{"block": "10.81"}, {"root": "bookworm"}, {"hosts": ("npu01", "client")}, {"cache": "/elsewhere"}])
 def test_a_lab_that_is_up_is_not_made_into_another(asked):
     existing = labs.Spec("demo", block="10.80", root="trixie", hosts=("npu01",))
     with pytest.raises(Refusal, match=f"{next(iter(asked))} is"):
@@ -48,6 +48,13 @@ def test_only_a_lab_without_hosts_gives_way(monkeypatch):
     with labs.machine.lock("lab-booting"):
         labs.discard_orphans(labs.Spec("demo", block="10.80"))
     assert removed == ["dead"]
+
+
+def test_a_lab_is_taken_down_only_with_the_cache_it_was_brought_up_with(monkeypatch):
+    monkeypatch.setenv("LAB_CACHE", "/here")
+    monkeypatch.setattr(labs, "specs", lambda: {"demo": labs.Spec("demo", cache="/there")})
+    with pytest.raises(Refusal, match="LAB_CACHE=/there"):
+        labs.down("demo")
 
 
 def test_a_root_for_a_host_that_is_not_there_is_refused():

@@ -7,6 +7,8 @@ import grp
 import os
 import pwd
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +16,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import ac
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.access import password_state, read_accounts, sudo_rules
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.listeners import find_owners, read_listeners, unit_of
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.observation import LINKS, observe, read_files, read_packages, read_sysctls, sysctl_paths
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import is_engine, mask_secrets, parse_show, read_process, read_units
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.units import (
+    is_engine, mask_secrets, parse_show, read_process, read_strays, read_units)
 
 
 @pytest.mark.parametrize("text, unit", [
@@ -196,3 +199,30 @@ def test_a_part_that_fails_is_unknown_and_the_others_stand():
     assert "no systemd here" in seen["unknown"]["units"]
     assert seen["sysctls"]["kernel.randomize_va_space"]["kernel/randomize_va_space"] in ("0", "1", "2")
     assert isinstance(seen["addresses"], list)
+
+
+def test_what_has_ended_and_waits_for_its_parent_is_no_stray():
+    def pids():
+        return [entry["pid"] for entry in read_strays({os.getuid()}, set())]
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in pids()
+        child.stdin.close()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert child.pid not in pids()
+
+
+@pytest.mark.parametrize("state, flags, threads, stray", [
+    ("S", 0x400100, 1, True),
+    ("Z", 0x40010C, 1, False),
+    ("R", 0x400104, 1, False),
+    # The first thread has ended, the others serve on.
+    ("Z", 0x40010C, 2, True),
+])
+def test_a_stray_is_what_still_runs(tmp_path, state, flags, threads, stray):
+    (tmp_path / "800").mkdir()
+    (tmp_path / "800/cmdline").write_bytes(b"")
+    (tmp_path / "800/cgroup").write_text("0::/system.slice/vllm-gateway.service (deleted)\n")
+    (tmp_path / "800/stat").write_text(f"800 (ha) proxy) {state} 1 800 800 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 {threads} 0 100 0 0\n")
+    found = read_strays({tmp_path.stat().st_uid}, {"vllm-gateway.service"}, str(tmp_path))
+    assert [entry["pid"] for entry in found] == [800] * stray
