@@ -20,7 +20,7 @@ import threading
 import time
 
 MAKE = ["make", "--no-print-directory"]
-TELLING = re.compile(r"\b(fatal|FAILED|ERROR|[A-Za-z]*Error|assert|wrong|violation)\b|^E  |^\S+\.py:\d+:|Traceback")
+TELLING = re.compile(r"\b(fatal|FAILED|ERROR|error|[A-Za-z]*Error|assert|wrong|violation)\b|^E  |^\S+\.py:\d+:|Traceback")
 TOLD = 20
 WIDTH = 500
 
