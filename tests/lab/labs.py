@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import io
 import json
@@ -19,7 +20,7 @@ from .progress import say, step
 from .topology import Refusal
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-BOOT_DEADLINE = 120
+BOOT_DEADLINE = 300
 _WORKERS = 4
 
 
@@ -52,7 +53,11 @@ def dumps(spec: Spec) -> str:
 
 def specs() -> dict[str, Spec]:
     """All labs of the machine that are up, by name."""
-    return {path.parent.name: Spec.read(path) for path in sorted(runtime.LABS.glob("*/lab.json"))}
+    found = {}
+    for path in sorted(runtime.LABS.glob("*/lab.json")):
+        with contextlib.suppress(FileNotFoundError):  # taken down at this moment
+            found[path.parent.name] = Spec.read(path)
+    return found
 
 
 def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
@@ -226,7 +231,7 @@ class Lab:
 
     def _log_in(self, host: str) -> str:
         """Why ssh does not let the deployment account in; empty if it does."""
-        command = ["ssh", "-F", str(self.directory / "ssh_config"), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
+        command = ["ssh", "-F", str(self.directory / "ssh_config"), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
         result = subprocess.run([*command, host, "true"], capture_output=True, text=True, check=False)
         return result.stderr.strip() if result.returncode else ""
 

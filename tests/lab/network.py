@@ -14,6 +14,7 @@ from pathlib import Path
 from .machine import run
 from .topology import CONTROLLER_NUMBER, INTERFACES, SEGMENTS, Block, Host, Refusal
 
+REMOVAL_DEADLINE = 120
 # The switch only switches: no filter looks at what crosses a bridge, and the bridges get no link-local address.
 _SWITCH_ONLY = """for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$file" ] || echo 0 > "$file"; done
 for file in all default; do echo 1 > "/proc/sys/net/ipv6/conf/$file/disable_ipv6"; done"""
@@ -101,8 +102,8 @@ def down(lab: str) -> None:
     """Remove namespace, bridges and the machine's port, and wait until they are gone."""
     if namespace_exists(lab):
         run("ip", "netns", "delete", namespace(lab))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + REMOVAL_DEADLINE
     while Path("/sys/class/net", port(lab)).exists():
         if time.monotonic() > deadline:
-            raise Refusal(f"interface {port(lab)}: still there 15 s after its namespace went; something holds it open")
+            raise Refusal(f"interface {port(lab)}: still there {REMOVAL_DEADLINE} s after its namespace went; something holds it open")
         time.sleep(0.05)

@@ -68,6 +68,21 @@ def test_mounts_that_cannot_be_are_refused(mount):
         labs.resolve("demo", {"mounts": (mount,)}, None)
 
 
+def test_a_lab_that_is_taken_down_meanwhile_is_none(tmp_path, monkeypatch):
+    for name in ("here", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lab.json").write_text(labs.dumps(labs.Spec(name)), encoding="utf-8")
+    read = labs.Spec.read
+
+    def read_late(path):
+        (tmp_path / "gone" / "lab.json").unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(labs.runtime, "LABS", tmp_path)
+    monkeypatch.setattr(labs.Spec, "read", read_late)
+    assert list(labs.specs()) == ["here"]
+
+
 def test_a_specification_reads_back(tmp_path):
     spec = labs.Spec("demo", roots=(("npu01", "trixie"),), mounts=("/srv:/srv:ro",))
     path = tmp_path / "lab.json"
