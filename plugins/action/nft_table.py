@@ -15,7 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import si
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.new_connection import run_over_new_connection
 
 MODULE = "vllm_mindspore.hardening.nft_table"
-ROLLBACK_GRACE = 20
+ROLLBACK_GRACE = 60
 FINAL = {
     "rolled-back": "the previous rules are back and nothing was written for the next boot",
     "refused": "the previous rules stand",

@@ -16,7 +16,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import si
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.new_connection import run_over_new_connection
 
 MODULE = "vllm_mindspore.hardening.ssh_access"
-GRACE = 20
+GRACE = 60
 
 
 class ActionModule(ActionBase):

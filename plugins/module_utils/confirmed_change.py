@@ -91,11 +91,17 @@ def _remove(path):
 
 
 def change_script(directory, nft):
-    """The script that loads the new rules, unless the rollback came first."""
+    """The script that loads the new rules, unless the rollback came first or comes meanwhile."""
     return f"""#!/bin/sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd '{directory}' && [ -e pending ] || exit 0
-if '{nft}' -f change.nft 2> error; then : > loaded; else mv pending refused; fi
+'{nft}' -f change.nft 2> error || {{ mv pending refused; exit 0; }}
+: > loaded
+# Where the rollback came while nft was at it, nobody knows which of the two was the last.
+until [ -e pending ] || [ -e confirmed ] || '{nft}' -f previous.nft; do
+    [ -e previous.nft ] || exit 0
+    sleep 1
+done
 """
 
 
@@ -112,6 +118,7 @@ cd '{directory}' || exit 0
 mv pending rolling-back 2>/dev/null || [ -e rolling-back ] || exit 0
 until '{nft}' -f previous.nft; do
     [ "$1" != once ] || exit 1
+    [ -e previous.nft ] || exit 0
     sleep 1
 done
 {{ date -u +%Y-%m-%dT%H:%M:%SZ; cat /proc/uptime; }} > when 2>/dev/null

@@ -272,6 +272,7 @@ class Node:
     def first_error(self, names, since):
         """The first error that units logged since a time, or an empty string."""
         units = [f"--unit={name}" for name in names]
+        self.module.run_command(["journalctl", "--sync"])  # what a unit said last may still be on its way to the journal
         _code, out, _err = self.module.run_command(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--since=@{int(since)}", *units])
         return node_state.first_error(out.splitlines())
 

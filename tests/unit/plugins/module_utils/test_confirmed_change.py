@@ -101,6 +101,29 @@ def test_a_rollback_that_fails_is_tried_again(journal, loads):
     assert loaded(loads) == "old rules\n"
 
 
+def test_a_change_that_nft_loads_after_the_rollback_does_not_stay(journal, loads):
+    change, rollback = begin(journal, loads)
+    (loads.parent / "slow").write_text(f'#!/bin/sh\nif [ "$2" = change.nft ]; then /bin/sh {rollback}; fi\nexec {loads} "$@"\n')
+    (loads.parent / "slow").chmod(0o755)
+    text = open(change, encoding="utf-8").read()
+    with open(change, "w", encoding="utf-8") as stream:
+        stream.write(text.replace(str(loads), str(loads.parent / "slow")))
+    assert run(change) == 0
+    assert loaded(loads) == "old rules\nnew rules\nold rules\n"
+    assert journal.token(RECORD["id"])[0] == "rolled-back"
+
+
+def test_a_rollback_whose_change_is_forgotten_ends(journal, loads):
+    dummy, rollback = begin(journal, loads)
+    (loads.parent / "broken").touch()
+    with subprocess.Popen(["/bin/sh", rollback], stdin=subprocess.DEVNULL) as trying:
+        while journal.token(RECORD["id"])[0] != "rolling-back":
+            assert trying.poll() is None
+        journal.forget(RECORD["id"])
+        assert trying.wait(timeout=60) == 0
+    assert not os.path.exists(journal.outcome_file)
+
+
 def test_a_change_that_nft_refuses_is_over(journal, loads):
     change, rollback = begin(journal, loads)
     (loads.parent / "broken").touch()
