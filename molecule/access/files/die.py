@@ -13,7 +13,7 @@ import sys
 import time
 
 PENDING = "grep -q AuthorizedKeysFile /etc/ssh/sshd_config.d/00-vllm-hardening.conf && ls /var/lib/vllm-hardening/access/*/pending"
-DEADLINE = 90
+DEADLINE = 300
 
 
 def pending(lab, node):

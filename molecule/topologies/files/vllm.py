@@ -36,7 +36,7 @@ def main():
     def answer(prompt):
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         tasks = [where.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(prompt) for node in nodes]
-        return sorted(ray.get(tasks, timeout=60))
+        return sorted(ray.get(tasks, timeout=240))
 
     class Api(http.server.BaseHTTPRequestHandler):
         """Completions and health."""
