@@ -65,7 +65,7 @@ class Campaign:
         """A good change, whose output has to say what happened before."""
         attempt = attempt or self.attempt(node, f"start of {node.name}")
         run = Controller(node, attempt.policy(), 60)
-        status, output = run.wait(240)
+        status, output = run.wait()
         run.close()
         if "table inet banning" not in node.run("nft", "list", "tables"):
             node.run("nft", "-f", "-", data=FOREIGN)
@@ -86,12 +86,12 @@ class Campaign:
         expected, fine = kind(attempt)
         if not fine:
             self.violation(f"{where}: the run did not behave: {attempt.note}")
-        if not wait_for(node.reachable, TIMEOUT + 20, 0.2):
+        if not wait_for(node.reachable, TIMEOUT + PATIENCE, 0.2):
             self.violation(f"{where}: LOCKED OUT")
             node.run("nft", "delete", "table", "inet", "vllm_hardening", check=False)
         # A module goes on to its end where its controller died, and may begin a change meanwhile.
         wait_for(lambda: not node.run("pgrep", "-x", "python3", check=False), PATIENCE, 0.05)
-        wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), PATIENCE + 5, 0.05)
+        wait_for(lambda: node.token()[1] not in ("pending", "rolling-back"), TIMEOUT + PATIENCE, 0.05)
         late = node.rolled_back_late()
         if late is not None and not attempt.held_up:
             with self.lock:

@@ -15,7 +15,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.ruleset i
 from node import Controller, Node, wait_for
 
 TIMEOUT = 6
-PATIENCE = 30  # where the confirmation has to come in time on a busy machine, too
+PATIENCE = 60  # where the confirmation has to come in time on a busy machine, too, and where what is waited for comes in any case
 
 
 @dataclass
@@ -46,10 +46,10 @@ class Attempt:
         return Controller(self.node, content, timeout, **options)
 
     def pending(self):
-        return wait_for(lambda: self.node.token()[1] == "pending", 30, 0.002)
+        return wait_for(lambda: self.node.token()[1] == "pending", 5 * PATIENCE, 0.002)
 
     def applied(self):
-        return self.pending() and wait_for(lambda: self.node.listing() not in ("", self.before), 30, 0.01)
+        return self.pending() and wait_for(lambda: self.node.listing() not in ("", self.before), PATIENCE, 0.01)
 
 
 def _locking(attempt, edit):
@@ -191,7 +191,7 @@ def killed_when_confirmed(attempt):
     """The controller dies as soon as the node has taken the confirmation."""
     def moment():
         attempt.pending()
-        wait_for(lambda: attempt.node.token()[1] != "pending", 30, 0.002)
+        wait_for(lambda: attempt.node.token()[1] != "pending", PATIENCE, 0.002)
     return _killed(attempt, moment)
 
 
@@ -216,7 +216,7 @@ def module_killed(attempt):
 
 def rebooted(attempt):
     """The node restarts inside the window."""
-    run = attempt.start(attempt.policy().replace("tcp dport 22 ", "tcp dport 2222 "))
+    run = attempt.start(attempt.policy().replace("tcp dport 22 ", "tcp dport 2222 "), PATIENCE)
     attempt.applied()
     attempt.node.reboot()
     status, dummy = run.wait()
@@ -225,17 +225,25 @@ def rebooted(attempt):
     return "previous", status != 0
 
 
+def _undone(attempt, run, mend):
+    """What is cut off once the change is loaded is mended when the change is undone."""
+    wait_for(lambda: attempt.node.token()[1] in ("rolled-back", "confirmed"), TIMEOUT + PATIENCE, 0.1)
+    mend()
+    status, dummy = run.wait()
+    run.close()
+    attempt.note = f"status {status}"
+    if status == 0:  # the confirmation came first
+        return "new", True
+    attempt.says = "rolled back"
+    return "previous", True
+
+
 def partitioned(attempt):
     """The management network parts after the change and comes back later."""
     run = attempt.start(attempt.policy())
     attempt.applied()
     attempt.node.link(False)
-    wait_for(lambda: attempt.node.token()[1] == "rolled-back", TIMEOUT + 10, 0.1)
-    attempt.node.link(True)
-    status, dummy = run.wait(180)
-    run.close()
-    attempt.says = "rolled back"
-    return "previous", status != 0
+    return _undone(attempt, run, lambda: attempt.node.link(True))
 
 
 def sshd_stopped(attempt):
@@ -243,12 +251,7 @@ def sshd_stopped(attempt):
     run = attempt.start(attempt.policy())
     attempt.applied()
     attempt.node.run("systemctl", "stop", "ssh.service")
-    wait_for(lambda: attempt.node.token()[1] == "rolled-back", TIMEOUT + 10, 0.1)
-    attempt.node.run("systemctl", "start", "ssh.service")
-    status, dummy = run.wait(180)
-    run.close()
-    attempt.says = "rolled back"
-    return "previous", status != 0
+    return _undone(attempt, run, lambda: attempt.node.run("systemctl", "start", "ssh.service"))
 
 
 def disk_full(attempt):
@@ -307,10 +310,10 @@ def nft_gone_inside_the_window(attempt):
     run = attempt.start(attempt.policy().replace("tcp dport 22 ", "tcp dport 2222 "))
     attempt.applied()
     node.run("mv", "/usr/sbin/nft", "/usr/sbin/nft.away")
-    wait_for(lambda: node.token()[1] == "rolling-back", TIMEOUT + 10, 0.1)
+    wait_for(lambda: node.token()[1] == "rolling-back", TIMEOUT + PATIENCE, 0.1)
     wait_for(lambda: False, 3)
     node.run("mv", "/usr/sbin/nft.away", "/usr/sbin/nft")
-    status, dummy = run.wait(180)
+    status, dummy = run.wait()
     run.close()
     attempt.says, attempt.held_up = "rolled back", True
     return "previous", status != 0

@@ -83,20 +83,21 @@ class Node:
         subprocess.run([str(CHECKOUT / "tests/lab/lab"), "restart", "--name", self.lab, self.name], check=True, capture_output=True)
         self.find()
 
-    def reachable(self, timeout=2):
+    def reachable(self, timeout=10):
         """Whether a new login as the deployment account works, sudo included."""
-        done = subprocess.run(
-            ["ssh", "-F", str(self.files / "ssh_config"), "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes",
-             "-o", f"ConnectTimeout={timeout}", self.name, "sudo", "-n", "true"],
-            capture_output=True, check=False, timeout=timeout + 20)
-        return done.returncode == 0
+        command = ["ssh", "-F", str(self.files / "ssh_config"), "-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes",
+                   "-o", f"ConnectTimeout={timeout}", self.name, "sudo", "-n", "true"]
+        try:
+            return subprocess.run(command, capture_output=True, check=False, timeout=timeout + 20).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
 
 class Controller:
     """One ansible-playbook run of change.yml that can be killed like a machine whose power goes."""
 
     def __init__(self, node, content, rollback_timeout, management=None):
-        self.folder = tempfile.TemporaryDirectory(prefix="faults-")
+        self.folder = tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True)  # a process that was killed may still have it
         variables = {"node": node.name, "content": content, "rollback_timeout": rollback_timeout}
         if management:
             variables["management"] = management
@@ -109,7 +110,7 @@ class Controller:
             env={**os.environ, "ANSIBLE_SSH_CONTROL_PATH_DIR": self.folder.name, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": self.folder.name,
                  "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"})
 
-    def wait(self, timeout=90):
+    def wait(self, timeout=600):
         """Exit status and output."""
         self.process.wait(timeout)
         return self.process.returncode, self.text()
@@ -131,7 +132,7 @@ class Controller:
                     os.kill(int(entry.name), signal.SIGKILL)
             except (OSError, ProcessLookupError):
                 continue
-        self.process.wait(10)
+        self.process.wait(60)
 
     def close(self):
         self.kill()
