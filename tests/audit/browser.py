@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 PROGRAM = "chromium-headless-shell"
-PATIENCE = 60
+PATIENCE = 600
 
 
 class Browser:
@@ -106,6 +106,12 @@ class Browser:
         self.call("Page.navigate", url=Path(path).resolve().as_uri())
         until = time.monotonic() + PATIENCE
         while "Page.loadEventFired" not in self.events:
+            self._note(self._receive(until))
+
+    def wait(self, condition):
+        """Take messages until a condition holds: those of the console come when they come."""
+        until = time.monotonic() + PATIENCE
+        while not condition():
             self._note(self._receive(until))
 
     def value(self, expression):

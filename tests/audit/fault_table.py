@@ -26,6 +26,8 @@ TABLE = "inet vllm_hardening"
 RELOAD_FILTER = "nft -f /etc/vllm-hardening/firewall.nft"
 SETTINGS = "/lib/systemd/systemd-sysctl"
 SSHD = "/etc/ssh/sshd_config.d/00-fault.conf"
+ENGINE = "/usr/bin/python3 /opt/vllm/current/bin/vllm serve x"
+BY_HAND = f"pgrep -xf '{ENGINE}' >/dev/null"
 PROCESS_CONTROLS = frozenset({"SRV-03", "SRV-04", "SRV-05", "SRV-06"})
 
 
@@ -78,14 +80,14 @@ def sshd(line, *controls):
     return fault(f"sshd: {line}", f"echo '{line}' > {SSHD}", f"rm {SSHD}", *controls, observed=f"^{name} is {value}, wanted ")
 
 
-def listening(name, command):
+def listening(name, command, port=8111):
     """A foreign service that listens."""
-    return fault(
-        name,
-        f"systemd-run --quiet --collect --unit=fault {command}; for try in 1 2 3 4 5 6 7 8 9; do ss -Hln | grep -q :8111 && break; sleep 0.3; done",
-        "systemctl stop fault.service",
-        "SOC-02",
-    )
+    return fault(name, f"systemd-run --quiet --collect --unit=fault {command}; {until(f'ss -Hln | grep -q :{port}')}", "systemctl stop fault.service", "SOC-02")
+
+
+def until(condition):
+    """Wait for a condition, a minute at most."""
+    return f"for try in $(seq 200); do {condition} && break; sleep 0.3; done"
 
 
 def python(code):
@@ -139,9 +141,8 @@ FAULTS = [
     listening("foreign service on every interface", python("import socket,time; s=socket.socket(); s.bind(('0.0.0.0',8111)); s.listen(); time.sleep(900)")),
     listening("foreign service on one address", python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',8111)); s.listen(); time.sleep(900)")),
     listening("foreign service over UDP", python("import socket,time; s=socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0',8111)); time.sleep(900)")),
-    fault("foreign service on a port of the instance", "systemd-run --quiet --collect --unit=fault "
-          + python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',28111)); s.listen(); time.sleep(900)")
-          + "; for try in 1 2 3 4 5 6 7 8 9; do ss -Hln | grep -q :28111 && break; sleep 0.3; done", "systemctl stop fault.service", "SOC-02"),
+    listening("foreign service on a port of the instance",
+              python("import socket,time; s=socket.socket(); s.bind(('@B@.2.@N@',28111)); s.listen(); time.sleep(900)"), 28111),
     # parameters
     edit("--host left out", "s/ --host [^ ]*/ --host 0.0.0.0/", "PAR-01", "SOC-01", "SOC-03", hosts=("npu01",)),
     edit("--port the default", "s/ --port [^ ]*/ --port 8000/", "PAR-02", "SOC-01", "SOC-03", hosts=("npu01",)),
@@ -172,11 +173,12 @@ FAULTS = [
     edit("runs as root", "s/^User=.*/User=root/", "SRV-02", "SRV-03"),
     edit("runs as another service's user", "s/^User=.*/User=nobody/; s/^Group=.*/Group=nogroup/", "SRV-02", "SRV-03"),
     fault("engine started by hand as the service's user",
-          "VLLM_HOST_IP=127.0.0.1 setsid runuser -u vllm-chat -- /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; sleep 1",
-          "pkill -F /run/fault.pid; pkill -xf '/usr/bin/python3 /opt/vllm/current/bin/vllm serve x'; sleep 0.5", "SRV-07"),
+          "VLLM_HOST_IP=127.0.0.1 setsid runuser -u vllm-chat -- /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; "
+          + until(BY_HAND),
+          f"pkill -F /run/fault.pid; pkill -xf '{ENGINE}'; {until('! ' + BY_HAND)}", "SRV-07"),
     fault("engine started by hand as root",
-          "VLLM_HOST_IP=127.0.0.1 setsid /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & echo $! > /run/fault.pid; sleep 1",
-          "pkill -xf '/usr/bin/python3 /opt/vllm/current/bin/vllm serve x'; sleep 0.5", "SRV-07"),
+          f"VLLM_HOST_IP=127.0.0.1 setsid /opt/vllm/current/bin/vllm serve x >/dev/null 2>&1 & {until(BY_HAND)}",
+          f"pkill -xf '{ENGINE}'; {until('! ' + BY_HAND)}", "SRV-07"),
     weaken("SupplementaryGroups", "disk", "SRV-02"),
     weaken("ProtectSystem", "full", "SRV-08"),
     weaken("ProtectHome", "no", "SRV-08"),

@@ -67,7 +67,7 @@ class Lab:
         """Run a shell script on a host as root, past its network; whether it went well."""
         script = script.replace("@N@", NUMBERS[host]).replace("@B@", self.block)
         command = [LAB, "exec", "--name", self.name, host, "sh", "-c", script]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             print(f"    {host}: {script!r} left with {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
         return done.returncode == 0
@@ -76,7 +76,7 @@ class Lab:
         """{host: ({failed controls}, {unknown controls})} and the findings."""
         with tempfile.TemporaryDirectory() as directory:
             command = ["ansible-playbook", *self.inventories(), f"{ROOT}/playbooks/audit.yml", "-e", f"vllm_audit_directory={directory}"]
-            done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=3600, check=False)
             try:
                 with open(os.path.join(directory, "report.json"), encoding="utf-8") as stream:
                     document = json.load(stream)

@@ -13,7 +13,7 @@ import time
 from faults.node import Node
 
 INTERVAL = 0.1  # seconds between two questions
-PATIENCE = 3.0  # seconds for an answer without a model
+PATIENCE = 10.0  # seconds for an answer without a model
 ENGINE_PATIENCE = 10.0  # seconds for a token, on processors that audits and drift correction use too
 HEALTH = ("GET", "/health", None)
 COMPLETION = ("POST", "/v1/completions", {"model": "chat", "prompt": "hello", "max_tokens": 1})

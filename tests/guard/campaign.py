@@ -10,6 +10,7 @@ be those that docs/drift.md promises.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import hashlib
 import itertools
@@ -41,7 +42,7 @@ UNIT = "vllm-guard-firewall.service"
 PROGRAM = "/usr/local/lib/vllm-guard"
 MODULES = "ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
 MEDIAN, WORST, CPU = 0.3, 2.0, 0.02
-PATIENCE = 30.0
+PATIENCE = 60.0
 PORT, RATE = 9999, 2000
 INJECTIONS = {
     "flushed": "nft flush ruleset",
@@ -172,7 +173,7 @@ class Campaign:
         path = self.node.path(f"var/lib/vllm-guard-{duty}/history.jsonl")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def recorded(self, since, seconds=5.0, **fields):
+    def recorded(self, since, seconds=PATIENCE, **fields):
         """The first record after `since` records that has these fields, waited for."""
         def find():
             return next((one for one in self.history()[since:] if all(re.search(str(value), str(one.get(key))) for key, value in fields.items())), None)
@@ -190,6 +191,11 @@ class Campaign:
         text = self.node.path("var/lib/vllm-guard-firewall/vllm_guard_firewall.prom").read_text()
         return 'vllm_guard_alarm{duty="firewall",kind="state"} 1' in text
 
+    @staticmethod
+    def day(jump):
+        """The date so many seconds from now."""
+        return time.strftime("%Y-%m-%d", time.gmtime(time.time() + jump))
+
     def clock(self):
         """The time of day as the guard's processes see it jumps to and fro: nothing is missed, nothing intended is called drift."""
         offset = self.node.path("run/clock-offset")
@@ -205,10 +211,10 @@ class Campaign:
         for jump in (86400, -86400, 4 * 3.156e7, -60, 0):
             seen = len(self.history())
             offset.write_text(str(jump))
+            day = self.day(jump)
             if self.witness().restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"])) is None:
                 self.complain(f"not restored after the clock jumped to {jump:+.0f} s")
-            day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + jump))
-            if not self.recorded(seen, 10, kind="^ruleset$", outcome="^corrected$", at=day):
+            if not self.recorded(seen, kind="^ruleset$", outcome="^corrected$", at=f"{day}|{self.day(jump)}"):  # midnight may have passed
                 self.complain(f"no record of {day}, to which the clock jumped: {self.history()[seen:]}")
         self.options.rollouts, rollouts = 2, self.options.rollouts
         offset.write_text("86400")
@@ -218,7 +224,7 @@ class Campaign:
         self.options.rollouts = rollouts
         self.node.run("python3", "-I", f"{PROGRAM}/guard.py", "maintenance", "0.05", "three", "seconds")
         self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
-        if not wait_for(lambda: in_network(self.node, loaded) == wanted, 30, 0.05):
+        if not wait_for(lambda: in_network(self.node, loaded) == wanted, PATIENCE, 0.05):
             self.complain("maintenance did not end while the clock was wrong")
         for path in [*site, offset]:
             path.unlink()
@@ -234,11 +240,11 @@ class Campaign:
         self.node.run("systemd-run", "--quiet", "--unit=contained", "--property=KillSignal=SIGKILL", "unshare", "--pid", "--fork", "setpriv",
                       "--reuid=vllm-guard", "--regid=vllm-guard", "--clear-groups", "sleep", "700")
         active = "systemctl", "show", "--value", "--property=ActiveState"
-        ended = wait_for(lambda: self.node.run(*active, "stray").strip() != "active", 45, 0.2)
-        found = wait_for(lambda: [one for one in self.history("node")[seen:] if one["kind"] == "stray" and one["outcome"] == "corrected"], 15, 0.2)
+        ended = wait_for(lambda: self.node.run(*active, "stray").strip() != "active", 2 * PATIENCE, 0.2)
+        found = wait_for(lambda: [one for one in self.history("node")[seen:] if one["kind"] == "stray" and one["outcome"] == "corrected"], PATIENCE, 0.2)
         if not ended or not found or "sleep 600" not in found[0]["what"]:
             self.complain(f"a process outside the units was not ended, or not recorded: {self.history('node')[seen:]}")
-        if not wait_for(lambda: [one for one in self.history("node")[seen:] if one["outcome"] == "seen" and "sleep 700" in one["what"]], 15, 0.2):
+        if not wait_for(lambda: [one for one in self.history("node")[seen:] if one["outcome"] == "seen" and "sleep 700" in one["what"]], PATIENCE, 0.2):
             self.complain(f"a container in which an account has the same number was not stated: {self.history('node')[seen:]}")
         for unit in ("neighbour", "contained"):
             if self.node.run(*active, unit).strip() != "active" or not self.guard_pid():
@@ -424,7 +430,7 @@ class Campaign:
             seen = len(self.history())
             write(rules, text)
             write(state, state_text)
-            if not self.recorded(seen, 15, kind="^state$", outcome="^refused$", what=says):
+            if not self.recorded(seen, kind="^state$", outcome="^refused$", what=says):
                 self.complain(f"{name}: not refused: {self.history()[seen:]}")
             took = Witness(self.node).restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"]))
             if took is None:
@@ -433,13 +439,13 @@ class Campaign:
                 self.node.run("systemctl", "restart", UNIT)
                 self.node.run("nft", "delete", "table", "inet", "vllm_hardening", check=False)
                 closed = wait_for(lambda: "policy drop" in self.node.listing(), PATIENCE, 0.1)
-                if not closed or not self.node.reachable(5) or "counter accept" in self.node.listing():
+                if not closed or not wait_for(self.node.reachable, PATIENCE, 0.2) or "counter accept" in self.node.listing():
                     self.complain(f"{name}, and the guard restarted: not closed to all but SSH:\n{self.node.listing()}")
             write(rules, good)
             write(state, good_state)
             if not wait_for(lambda: in_network(self.node, loaded) == wanted, PATIENCE, 0.1):
                 self.complain(f"{name}: the confirmed rules did not come back after they could be trusted again")
-            if name != "forged rules" and not self.recorded(seen, 15, kind="^state$", outcome="^ended$"):
+            if name != "forged rules" and not self.recorded(seen, kind="^state$", outcome="^ended$"):
                 self.complain(f"{name}: nothing says that the state can be trusted again")
         print("forged, truncated and missing states refused", flush=True)
 
@@ -448,9 +454,9 @@ class Campaign:
         declare = self.node.path("run/vllm-hardening/maintenance.json")
         self.node.run("python3", "-I", f"{PROGRAM}/guard.py", "maintenance", "60", "tests", "of", "the", "site")
         seen = len(self.history())
-        self.recorded(0, 15, kind="^maintenance$", outcome="^seen$", what="tests of the site")
+        self.recorded(0, kind="^maintenance$", outcome="^seen$", what="tests of the site")
         self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
-        if not self.recorded(seen, 15, kind="^ruleset$", outcome="^seen$", what="maintenance") or self.node.listing():
+        if not self.recorded(seen, kind="^ruleset$", outcome="^seen$", what="maintenance") or self.node.listing():
             self.complain("maintenance was not respected, or not recorded")
         self.node.run("python3", "-I", f"{PROGRAM}/guard.py", "maintenance", "0")
         wanted = self.wanted()
@@ -471,7 +477,10 @@ class Campaign:
     def surface(self):
         """The guard listens on nothing, and nobody else can use what is its."""
         process = self.running()
-        sockets = {os.readlink(entry)[8:-1] for entry in Path(f"/proc/{process}/fd").iterdir() if os.readlink(entry).startswith("socket:")}
+        sockets = set()
+        for entry in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed at this moment
+                sockets.update(re.findall(r"^socket:\[(\d+)\]$", os.readlink(entry)))
         for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "unix"):
             for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
                 waits = table != "unix" or int(line.split()[3], 16) & 0x10000  # a connected one leads to the journal
@@ -506,9 +515,9 @@ class Campaign:
         seen, seen_node = len(self.history()), len(self.history("node"))
         self.node.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 2000")
         self.node.run("sh", "-c", "echo net.ipv4.conf.all.accept_redirects=1 > /etc/sysctl.d/90-vllm-hardening.conf")
-        if not self.recorded(seen, 20, kind="^parameter$", outcome="^corrected$", what="ip_local_port_range", before="1024"):
+        if not self.recorded(seen, kind="^parameter$", outcome="^corrected$", what="ip_local_port_range", before="1024"):
             self.complain("a kernel parameter was not corrected")
-        found = wait_for(lambda: [one for one in self.history("node")[seen_node:] if one["outcome"] == "corrected" and "90-vllm" in one["what"]], 30, 0.2)
+        found = wait_for(lambda: [one for one in self.history("node")[seen_node:] if one["outcome"] == "corrected" and "90-vllm" in one["what"]], PATIENCE, 0.2)
         text = self.node.path("etc/sysctl.d/90-vllm-hardening.conf").read_text()
         if not found or "28000 28999" not in text:
             self.complain(f"a file was not corrected: {text}")

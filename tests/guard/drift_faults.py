@@ -174,7 +174,7 @@ class Cluster:
                 os.unlink(path)
         command = ["ansible-playbook", *self.lab.inventories(), f"{ROOT}/playbooks/drift.yml", "-e", f"vllm_audit_directory={self.directory}",
                    *([] if self.vllm else ["-e", "vllm_runtime_software=existing"])]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False,
                               env={**self.lab.environment, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"})
         try:
             with open(os.path.join(self.directory, "report.json"), encoding="utf-8") as stream:

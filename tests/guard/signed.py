@@ -16,6 +16,7 @@ from faults.node import CHECKOUT, RULES, wait_for
 
 STATE = "var/lib/vllm-hardening/firewall/state.json"
 NETWORK = "var/lib/vllm-hardening/applied/vllm_network.json"
+PATIENCE = 60.0
 SERVICES = ("vllm-guard-firewall.service", "vllm-guard-node.service")
 
 
@@ -50,7 +51,7 @@ class Signed:
     def refused(self, name, says, duty="firewall"):
         """The guard has to refuse what lies there, and say why."""
         seen = self.seen[duty]
-        found = wait_for(lambda: [one for one in self.campaign.history(duty)[seen:] if one["outcome"] == "refused" and says in one["what"]], 30, 0.1)
+        found = wait_for(lambda: [one for one in self.campaign.history(duty)[seen:] if one["outcome"] == "refused" and says in one["what"]], PATIENCE, 0.1)
         if not found:
             self.campaign.complain(f"signed: {name} was not refused: {json.dumps(self.campaign.history(duty)[seen:])[:800]}")
 
@@ -79,7 +80,7 @@ class Signed:
             self.campaign.complain("signed: the node has no signatures")
         self.stands("at first", record["canonical"])
         # The trial lasts a moment, and the state may just have been read anew.
-        if not wait_for(lambda: guard.TRIAL not in self.node.run("nft", "list", "tables").split(), 5):
+        if not wait_for(lambda: guard.TRIAL not in self.node.run("nft", "list", "tables").split(), PATIENCE):
             self.campaign.complain(f"signed: the table of the trial is left: {self.node.run('nft', 'list', 'tables')}")
         self.deceive(record, rules)
         self.replay(record, rules)
@@ -119,7 +120,7 @@ class Signed:
         self.put(STATE, self.sealed({**record, "canonical": "0" * 64}))
         self.stands("a forged fingerprint", wanted)
         self.put(STATE, self.sealed(record))
-        wait_for(lambda: not self.campaign.distrusts(), 15, 0.1)
+        wait_for(lambda: not self.campaign.distrusts(), PATIENCE, 0.1)
 
     def replay(self, record, rules):
         """The rules of before a roll-out, rightly signed at their time."""
@@ -127,7 +128,7 @@ class Signed:
         newer, newer_rules = json.loads(self.read(STATE))["confirmed"], self.read(RULES)
         if status or newer["canonical"] == record["canonical"]:
             self.campaign.complain(f"signed: the second roll-out failed: {output[-2000:]}")
-        wait_for(lambda: json.loads(self.read("var/lib/vllm-guard-firewall/serials.json")).get(guard.CONCERN, 0) > serial_of(record), 15, 0.1)
+        wait_for(lambda: json.loads(self.read("var/lib/vllm-guard-firewall/serials.json")).get(guard.CONCERN, 0) > serial_of(record), PATIENCE, 0.1)
         self.mark()
         self.put(RULES, rules)
         self.put(STATE, self.sealed(record))
@@ -137,11 +138,11 @@ class Signed:
         self.node.run("systemctl", "restart", SERVICES[0])
         self.refused("an earlier state, and the guard restarted", "older than what was accepted")
         self.node.run("nft", "delete", "table", "inet", "vllm_hardening")
-        if not wait_for(lambda: "policy drop" in self.node.listing(), 30, 0.1) or "7443" in self.node.listing():
+        if not wait_for(lambda: "policy drop" in self.node.listing(), PATIENCE, 0.1) or "7443" in self.node.listing():
             self.campaign.complain(f"signed: an earlier state came back over a restart:\n{self.node.listing()}")
         self.put(RULES, newer_rules)
         self.put(STATE, self.sealed(newer))
-        if not wait_for(lambda: "7444" in self.node.listing(), 30, 0.1):
+        if not wait_for(lambda: "7444" in self.node.listing(), PATIENCE, 0.1):
             self.campaign.complain("signed: the signed rules did not come back after the deceit")
 
     def network(self):

@@ -156,7 +156,7 @@ def keeps_planned_ports(_peer):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             listener.listen()
-            socket.create_connection(listener.getsockname(), timeout=3).close()
+            socket.create_connection(listener.getsockname(), timeout=30).close()
 
 
 def keeps_folders(_peer):
@@ -166,7 +166,7 @@ def keeps_folders(_peer):
 
 
 def keeps_peers(peer):
-    socket.create_connection((peer, 22), timeout=3).close()
+    socket.create_connection((peer, 22), timeout=30).close()
 
 
 def keeps_own_device(_peer):

@@ -54,7 +54,7 @@ def outcome(unit):
     run("systemctl", "daemon-reload")
     subprocess.run(["systemctl", "reset-failed", UNIT], check=False, capture_output=True)
     subprocess.run(["systemctl", "start", UNIT], check=False, capture_output=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         shown = dict(line.split("=", 1) for line in run("systemctl", "show", UNIT, "--property=SubState,ExecMainStatus,ExecMainCode,Result").splitlines())
         if shown["SubState"] in ("exited", "dead", "failed"):
