@@ -64,7 +64,7 @@ class Campaign:
     def settle(self, node, attempt):
         """A good change, whose output has to say what happened before."""
         attempt = attempt or self.attempt(node, f"start of {node.name}")
-        run = Controller(node, attempt.policy(), 60)
+        run = Controller(node, attempt.policy(), 300)
         status, output = run.wait()
         run.close()
         if "table inet banning" not in node.run("nft", "list", "tables"):

@@ -250,7 +250,7 @@ def cut(node, holder, options):
     address, source, dice = f"{options.block}.1.11", f"{options.block}.1.66", random.Random(options.seed)
     server = start(node, "serve", source)
     for also in ([source], []):
-        run = Controller(node, policy(options.block, dice, 1, also), 60)
+        run = Controller(node, policy(options.block, dice, 1, also), 300)
         status, output = run.wait()
         run.close()
         if status:
@@ -301,7 +301,7 @@ def campaign(options):
     """Run it; returns the exit status."""
     node, client, outsider = (Node(options.lab, name) for name in ("npu01", "client", "outsider"))
     address, permitted = f"{options.block}.1.11", f"{options.block}.1.130"
-    run = Controller(node, policy(options.block, random.Random(0), 1), 60)
+    run = Controller(node, policy(options.block, random.Random(0), 1), 300)
     status, output = run.wait()
     run.close()
     if status:

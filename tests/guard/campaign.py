@@ -330,8 +330,8 @@ class Campaign:
             text = content.replace("tcp dport 7443", f"tcp dport {20000 + number}")
             if refused:
                 text = re.sub(r"tcp dport 22 ", "tcp dport 2222 ", text)
-            contents.append({"name": f"rollout {number}", "content": text, "timeout": 5 if refused else 60, "refused": refused})
-        contents.append({"name": "the rules of before", "content": content, "timeout": 60, "refused": False})
+            contents.append({"name": f"rollout {number}", "content": text, "timeout": 5 if refused else 300, "refused": refused})
+        contents.append({"name": "the rules of before", "content": content, "timeout": 300, "refused": False})
         with tempfile.NamedTemporaryFile("w", suffix=".json") as variables:
             json.dump({"contents": contents}, variables)
             variables.flush()

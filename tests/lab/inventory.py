@@ -45,6 +45,10 @@ def inventory(block: Block, hosts: list[Host], directory: Path, families: str = 
                 "ansible_ssh_common_args": f"-o UserKnownHostsFile={directory / 'known_hosts'}"
                 " -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes",
                 "ansible_python_interpreter": "/usr/bin/python3",
+                # A busy machine takes its time for a login, and for the two that confirm a change.
+                "ansible_ssh_timeout": 60,
+                "vllm_firewall_rollback_timeout": 300,
+                "vllm_access_rollback_timeout": 300,
             }
         },
         "vllm_nodes": {
