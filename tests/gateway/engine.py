@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+import time
 
-EVENTS, PAUSE = 40, 0.05
+EVENTS, PAUSE, LOOK = 40, 0.05, 0.2
 
 
 def parse(head):
@@ -30,19 +32,23 @@ def parse(head):
 
 
 async def stream(writer, body):
-    """An answer of server-sent events, as many and as far apart as the request says."""
-    events, pause = EVENTS, PAUSE
+    """An answer of server-sent events, as many and as far apart as the request says, or until there is the file that it names."""
+    events, pause, end = EVENTS, PAUSE, None
     try:
         asked = json.loads(body)
-        events, pause = int(asked.get("events", EVENTS)), float(asked.get("pause", PAUSE))
+        events, pause, end = int(asked.get("events", EVENTS)), float(asked.get("pause", PAUSE)), asked.get("until")
     except ValueError:
         pass
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for number in range(events):
+    number = 0
+    while not os.path.exists(end) if end else number < events:
         data = b"data: %d\n\n" % number
         writer.write(b"%x\r\n%s\r\n" % (len(data), data))
         await writer.drain()
-        await asyncio.sleep(pause)
+        number += 1
+        over = time.monotonic() + pause
+        while (left := over - time.monotonic()) > 0 and not (end and os.path.exists(end)):
+            await asyncio.sleep(min(left, LOOK) if end else left)
     writer.write(b"0\r\n\r\n")
     await writer.drain()
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -22,14 +24,18 @@ NAME = "chat.example.com"
 PROGRAM = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/sbin:/bin")
 SECRETS = {name: f"vms_{name}_" + hashlib.sha256(name.encode()).hexdigest() for name in ("team-a", "next-a", "expired-a", "team-b", "team-c")}
 BACKEND_KEY = "key-of-the-engine"
-DEADLINE = 20
+DEADLINE = 120
+# Below those that the kernel gives to connections of its own choice, each once.
+PORTS = iter(range(10000 + os.getpid() % 5000, max(20000, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0]))))
 
 
 def free_port():
     """A port of loopback that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of loopback is free")
 
 
 def until(condition, what):
@@ -50,6 +56,7 @@ class Site:
         self.folder = Path(folder)
         self.port, self.metrics_port, self.backend_port = free_port(), free_port(), free_port()
         self.requests = self.folder / "engine.log"
+        self.end = self.folder / "end"
         self.log = self.folder / "gateway.log"
         self.command = command or [sys.executable, str(Path(__file__).with_name("engine.py")), str(self.backend_port), str(self.requests)]
         self.directory, self.runtime = self.folder / "etc", self.folder / "run"
@@ -180,10 +187,11 @@ class Site:
             context.load_cert_chain(str(path))
         return context
 
-    def connect(self, port=None, certificate=None, timeout=10):
-        """A TLS connection to the gateway."""
+    def connect(self, port=None, certificate=None, timeout=60):
+        """A TLS connection to the gateway, whose patience for a request begins with it."""
+        context = self.context(certificate)
         plain = socket.create_connection(("127.0.0.1", port or self.port), timeout=timeout)
-        return self.context(certificate).wrap_socket(plain, server_hostname=NAME if not port else "127.0.0.1")
+        return context.wrap_socket(plain, server_hostname=NAME if not port else "127.0.0.1")
 
     def exchange(self, request, **options):
         """(status or None, everything that came back) for raw bytes on a connection of their own."""

@@ -147,7 +147,7 @@ def test_nothing_of_it_reaches_the_engine(site, name):
 @pytest.mark.parametrize("name", MENDED)
 def test_what_http_lets_a_gateway_mend_arrives_as_one_plain_request(site, name):
     reached = len(site.reached())
-    assert site.exchange(MENDED[name].encode("latin-1"), timeout=5)[0] == 200
+    assert site.exchange(MENDED[name].encode("latin-1"))[0] == 200
     (entry,) = site.reached()[reached:]
     assert entry["headers"]["host"] == "engine" and entry["line"] in ("GET /v1/models HTTP/1.1", "POST /v1/completions HTTP/1.1")
     assert int(entry["headers"].get("content-length", 0)) == len(entry["body"])
@@ -168,7 +168,7 @@ def test_a_length_of_more_than_32_bits_is_no_small_one(site, target, length):
     port = site.metrics_port if "metrics" in target else site.port
     host = "127.0.0.1" if "metrics" in target else NAME
     text = "\r\n".join([f"{target} HTTP/1.1", f"Host: {host}", KEY, f"Content-Length: {length}", "", "{}"])
-    assert site.exchange(text.encode(), port=port, timeout=5)[0] == 413
+    assert site.exchange(text.encode(), port=port)[0] == 413
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_slow_sender_is_cut_off(site, pieces):
 
 
 def test_a_connection_that_says_nothing_is_cut_off(site):
-    with socket.create_connection(("127.0.0.1", site.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as connection:
         assert connection.recv(1) == b""
 
 

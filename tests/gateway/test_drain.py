@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
-from site_gateway import until
-from test_running import Stream
+from site_gateway import DEADLINE, until
+from test_running import Stream, end
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import gateway_live
 from ansible_collections.vllm_mindspore.hardening.plugins.modules.gateway_drain import change
 
 
 def test_what_is_under_way_ends_and_nothing_new_begins(site):
-    stream = Stream(site, "team-a", 8, 0.5)
+    stream = Stream(site, "team-a", 0.5)
     stream.start()
-    assert stream.begun.wait(60)
+    assert stream.begun.wait(DEADLINE)
     assert change(site.master, "chat", True, 0, True) == (True, 1), "a check run changes nothing and waits for nothing"
     assert change(site.master, "chat", True, 0, False) == (True, 1)
     assert site.ask("GET /v1/models")[0] == 503
     before = len(site.reached())
-    assert change(site.master, "chat", True, 30, False) == (False, 0)
-    stream.join(30)
-    assert stream.ended and stream.seen == 8
+    ending = threading.Timer(2, end, [site, [stream]])
+    ending.start()
+    assert change(site.master, "chat", True, DEADLINE, False) == (False, 0)
+    ending.join()
+    assert stream.whole and not stream.is_alive()
     assert len(site.reached()) == before
     assert change(site.master, "chat", False, 0, False) == (True, 0)
     until(lambda: site.ask("GET /v1/models")[0] == 200, "an answer of the instance that is back")
