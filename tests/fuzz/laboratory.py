@@ -41,7 +41,7 @@ _SETTINGS = {
     "net/ipv4/icmp_echo_ignore_all": 1, "net/ipv6/icmp/echo_ignore_all": 1, "net/ipv4/conf/all/send_redirects": 0,
     "net/ipv4/conf/default/send_redirects": 0, "net/ipv6/conf/all/accept_dad": 0, "net/ipv6/conf/default/accept_dad": 0,
     "net/ipv6/conf/default/addr_gen_mode": 1, "net/ipv4/conf/all/accept_local": 1, "net/ipv4/icmp_msgs_per_sec": 1000000,
-    "net/ipv4/icmp_msgs_burst": 1000000,
+    "net/ipv4/icmp_msgs_burst": 1000000, "net/ipv6/icmp/ratemask": "\n",
 }
 _TRACKING = {
     "nf_conntrack_tcp_be_liberal": 1, "nf_conntrack_tcp_loose": 0, "nf_conntrack_udp_timeout": 86400,
@@ -216,7 +216,7 @@ class Laboratory:
         )
         self.connections += [there, back]
 
-    def _expect(self, name, protocol, ports, timeout=2.0):
+    def _expect(self, name, protocol, ports, timeout=60.0):
         """The next matching packet that comes out of a wire."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
@@ -268,12 +268,15 @@ class Laboratory:
             if packet["protocol"] == 6:
                 by_tuple[packet["destination"], packet["dport"], packet["source"], packet["sport"]] = number
         quiet_until = time.monotonic() + patience
-        while time.monotonic() < quiet_until:
+        while True:
+            # Looked at before the answers are: what came while this process did not run counts.
+            now = time.monotonic()
             if self._collect(fates, by_tuple):
-                quiet_until = time.monotonic() + patience
+                quiet_until = now + patience
+            elif now >= quiet_until:
+                return fates
             else:
                 time.sleep(0.001)
-        return fates
 
     def _collect(self, fates, by_tuple):
         progress = False
