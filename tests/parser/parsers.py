@@ -56,7 +56,8 @@ def serving_wheels():
     spec = importlib.util.spec_from_file_location("prepare", SERVING / "prepare.py")
     prepare = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(prepare)
-    prepare.wheels(CACHE / "serving" / "wheels")
+    with prepare.alone(CACHE / "serving"):
+        prepare.wheels(CACHE / "serving" / "wheels")
     return sorted((CACHE / "serving" / "wheels").glob("*.whl"))
 
 

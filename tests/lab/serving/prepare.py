@@ -14,7 +14,10 @@ PYTHON, an interpreter with pip (any version; the wheels are asked for Python 3.
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -103,9 +106,28 @@ def shim(directory):
         value = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
         rows.append(f"{path},sha256={value},{len(text)}\n")
     members[f"{folder}/RECORD"] = "".join(rows) + f"{folder}/RECORD,,\n"
-    with zipfile.ZipFile(directory / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
         for path, text in members.items():
             archive.writestr(zipfile.ZipInfo(path, (2020, 1, 1, 0, 0, 0)), text)
+    write(directory / f"{name}-{version}-py3-none-any.whl", made.getvalue())
+
+
+def write(path, content):
+    """Put a file in place whole, and leave alone one that is as it should be: hosts of labs may be reading it."""
+    if not path.exists() or path.read_bytes() != content:
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+
+
+@contextlib.contextmanager
+def alone(root):
+    """Hold the directory's lock: two targets that are made side by side would take each other's unfinished wheels for broken ones."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def wheels(directory):
@@ -217,7 +239,7 @@ def model(directory):
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>", "model_max_length": 512},
     }
     for name, content in files.items():
-        (directory / name).write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+        write(directory / name, (json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
 
 
 def main():
@@ -226,14 +248,15 @@ def main():
         sys.exit("usage: prepare.py DIRECTORY")
     root = Path(sys.argv[1])
     start = time.monotonic()
-    wheels(root / "wheels")
-    model(root / "models" / "tiny")
-    (root / "requirements.lock").write_text(LOCK.read_text())
-    shared = [root / name for name in ("installed", "images")]
-    for folder in shared:
-        folder.mkdir(exist_ok=True)
-    for path in [root, *shared, *(root / "wheels").rglob("*"), *(root / "models").rglob("*"), root / "wheels", root / "models"]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    with alone(root):
+        wheels(root / "wheels")
+        model(root / "models" / "tiny")
+        write(root / "requirements.lock", LOCK.read_bytes())
+        shared = [root / name for name in ("installed", "images")]
+        for folder in shared:
+            folder.mkdir(exist_ok=True)
+        for path in [root, *shared, *(root / "wheels").rglob("*"), *(root / "models").rglob("*"), root / "wheels", root / "models"]:
+            path.chmod(0o755 if path.is_dir() else 0o644)
     say(f"{root} is ready", start)
 
 
