@@ -82,7 +82,7 @@ def test_connections_tell_open_from_closed():
             "via": None,
             "ports": ports,
         }
-        result = probe([path], "connect", 1000, 0, 5.0)
+        result = probe([path], "connect", 1000, 0, 60.0)
     assert result["method"] == "connect"
     assert result["sent"] == 2
     assert result["paths"][0]["open"] == [str(listener_port) for listener_port in ports if str(listener_port) in result["paths"][0]["open"]]

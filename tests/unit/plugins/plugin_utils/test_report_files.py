@@ -72,7 +72,7 @@ def test_two_runs_do_not_mix_their_files(tmp_path):
         other.start()
         other.join(0.2)
         order.append("first")
-    other.join(10)
+    other.join(60)
     assert order == ["first", "second"]
 
 
