@@ -20,6 +20,8 @@ OURSELVES = ("/home/deploy/.ansible", "/root/.ansible", "/var/lib/systemd", "/et
 MOVING = (
     "nf_conntrack_count", "netdev_rss_key", "fs.dentry-state", "fs.file-nr", "fs.inode-", "fs.aio-nr", "fs.binfmt_misc.", "fs.epoll", "fs.quota", "random.",
     "ns_last_pid", "pty.nr", "sched_domain",
+    # What another host of a lab writes when it boots.
+    "fs.file-max", "fs.inotify.", "fs.nr_open", "fs.protected_", "kernel.core_", "kernel.pid_max", "kernel.sysrq", "vm.max_map_count",
 )
 
 
