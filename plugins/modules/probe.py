@@ -73,7 +73,7 @@ options:
   rate:
     description: The most packets to send in a second.
     type: int
-    default: 10000
+    default: 20000
   retries:
     description: How often a probe that nobody answered is sent again.
     type: int
@@ -162,7 +162,7 @@ def main():
                 "udp_nonce": {"type": "str", "default": ""},
             }},
             "method": {"type": "str", "choices": ["auto", "raw", "connect"], "default": "auto"},
-            "rate": {"type": "int", "default": 10000},
+            "rate": {"type": "int", "default": 20000},
             "retries": {"type": "int", "default": 2},
             "timeout": {"type": "float", "default": 0.25},
         },

@@ -4,7 +4,8 @@
 
 site.py [INVENTORY...]   without one: the lab of `make demo`, which is brought up where it is not
 BENCH_RUNS=N             measured rounds after the one that warms up (default 5); the medians are printed
-Exit status 1 where a run changed something or failed, since then it is no measurement, or exceeds tests/bench/budget.yml.
+Exit status 1 where a run changed something or failed, since then it is no measurement, or exceeds tests/bench/budget.yml. What is promised of a
+ratio is printed beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEMO = [CHECKOUT / ".build/labs/demo/inventory.yml", CHECKOUT / "tests/demo/instances.yml"]
 BUDGETS = yaml.safe_load((CHECKOUT / "tests/bench/budget.yml").read_text(encoding="utf-8"))["executions_per_host"]
+BARS = {"audit": "  (bar 3)"}
 LIMIT = "vllm_nodes:vllm_vantage_points"
 
 
@@ -71,13 +73,13 @@ def main() -> int:
     groups = json.loads(listing)
     wrong = []
     base = statistics.median(times["ping"])
-    print(f"\n{'run':8}{'median':>9}{'ratio to ping':>16}   module executions a host (commands)")
-    print(f"{'ping':8}{base:>7.1f} s{1:>16.1f}   1")
+    print(f"\n{'run':8}{'median':>9}{'ratio to ping':>16}            module executions a host (commands)")
+    print(f"{'ping':8}{base:>7.1f} s{1:>16.1f}            1")
     for name, ledger in ledgers.items():
         median = statistics.median(times[name])
         counts = {host: (sum(ledger["executions"].get(host, {}).values()), ledger["commands"].get(host, 0)) for host in ledger["hosts"]}
         shown = ", ".join(f"{host} {executions} ({commands})" for host, (executions, commands) in sorted(counts.items()))
-        print(f"{name:8}{median:>7.1f} s{median / base:>16.1f}   {shown}")
+        print(f"{name:8}{median:>7.1f} s{median / base:>16.1f}{BARS.get(name, ''):9}   {shown}")
         wrong += [f"{name} changed {change['host']}: {change['task']}" for change in ledger["changed"]]
         for host in groups["vllm_nodes"]["hosts"]:
             if counts[host][0] > BUDGETS[name]:
