@@ -89,9 +89,9 @@ def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
 
 
 def demand_cache(spec: Spec) -> None:
-    """Refuse to look for a lab's hosts where they are not: podman finds them only in the cache they were made in."""
+    """Refuse to look for a lab's hosts, or to make others, in another cache than they were made in."""
     if spec.cache != str(machine.cache()):
-        raise Refusal(f"lab {spec.name} was brought up with LAB_CACHE={spec.cache}; set that")
+        raise Refusal(f"lab {spec.name} is up with LAB_CACHE={spec.cache}; set that, or take that lab down with it")
 
 
 class Lab:
@@ -115,11 +115,11 @@ class Lab:
         began = time.monotonic()
         present = {entry["host"]: entry for entry in self._podman.hosts(self.name)}
         if not network.namespace_exists(self.name):
-            self._refuse_foreign_networks()
+            self._refuse_others()
         roots.build([self.root(host.name) for host in self.hosts], self._podman)
         with machine.lock("network"):
             if not network.namespace_exists(self.name):
-                self._refuse_foreign_networks()  # again: another lab may have come up meanwhile
+                self._refuse_others()  # again: another lab may have come up meanwhile
             keys = self._write_files()
             network.up(self.name, self.block)
         ports = network.ports(self.name)
@@ -144,8 +144,10 @@ class Lab:
                 future.result()
         say(f"lab {self.name} is up after {time.monotonic() - began:.1f} s")
 
-    def _refuse_foreign_networks(self) -> None:
+    def _refuse_others(self) -> None:
         for other in specs().values():
+            # podman keeps one list of mounts for both caches: hosts of one lose their file systems to the other's.
+            demand_cache(other)
             if other.block == self.spec.block and other.name != self.name:
                 raise Refusal(f"--block {self.spec.block}: in use by lab {other.name}; choose another one")
         taken = topology.overlaps(self.block, machine.own_networks())

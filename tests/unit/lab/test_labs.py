@@ -57,6 +57,15 @@ def test_a_lab_is_taken_down_only_with_the_cache_it_was_brought_up_with(monkeypa
         labs.down("demo")
 
 
+def test_labs_of_two_caches_are_not_up_at_once(monkeypatch):
+    monkeypatch.setenv("LAB_CACHE", "/here")
+    monkeypatch.setattr(labs, "specs", lambda: {"demo": labs.Spec("demo", cache="/there")})
+    monkeypatch.setattr(labs.network, "namespace_exists", lambda name: False)
+    monkeypatch.setattr(labs.Podman, "hosts", lambda self, lab: [])
+    with pytest.raises(Refusal, match="lab demo is up with LAB_CACHE=/there"):
+        labs.Lab(labs.Spec("other", block="10.80", cache="/here")).up()
+
+
 def test_a_root_for_a_host_that_is_not_there_is_refused():
     with pytest.raises(Refusal, match="no host npu03"):
         labs.resolve("demo", {"roots": (("npu03", "trixie"),)}, None)
