@@ -269,12 +269,16 @@ class Node:
             reason = self.first_error([name], self.began) if verb in ("start", "restart") else ""
             raise Failed(f"unit {name}: {verb} failed: {reason or (err or out).strip()}")
 
-    def first_error(self, names, since):
-        """The first error that units logged since a time, or an empty string."""
+    def journal(self, names, since):
+        """The lines that units logged since a time."""
         units = [f"--unit={name}" for name in names]
         self.module.run_command(["journalctl", "--sync"])  # what a unit said last may still be on its way to the journal
         _code, out, _err = self.module.run_command(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--since=@{int(since)}", *units])
-        return node_state.first_error(out.splitlines())
+        return out.splitlines()
+
+    def first_error(self, names, since):
+        """The first error that units logged since a time, or an empty string."""
+        return node_state.first_error(self.journal(names, since))
 
     def settle_sysctls(self):
         """Writing one value may reset another (forwarding does): write once more what is not as wanted, and refuse what still is not."""

@@ -324,21 +324,20 @@ class RawProber:
             if not left:
                 return
             if attempt == retries:
-                self._listen(outcomes, lambda _missing: timeout)
+                self._listen(outcomes, timeout)
             else:
-                # What has been answered is left out of the next attempt, and what follows it comes earlier by that much.
-                each = (time.monotonic() - started) / left
-                self._listen(outcomes, lambda missing, each=each, left=left: timeout / 2 - each * min(missing, left))
+                # What is left of a port's wait when the next attempt comes to it is what sending those before it takes.
+                self._listen(outcomes, timeout / 2, (time.monotonic() - started) / left)
 
-    def _listen(self, outcomes, wait):
-        """Take answers for `wait(missing)` seconds from now, where `missing` counts the ports without an answer, or until there are none."""
+    def _listen(self, outcomes, seconds, less=0.0):
+        """Take answers for some seconds from now, `less` for every port without an answer, or until every port has one."""
         begun = time.monotonic()
         while True:
             # Looked at before the answers are: what came while this process did not run counts.
             now = time.monotonic()
             self._receive(0)
             missing = sum(len(outcome.path["ports"]) - len(outcome.answers) - len(outcome.unsent) for outcome in outcomes)
-            remaining = begun + wait(missing) - now
+            remaining = begun + seconds - less * missing - now
             if not missing or remaining <= 0:
                 return
             self._receive(remaining)

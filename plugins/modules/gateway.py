@@ -454,10 +454,7 @@ class Gateway:
 
     def journal(self):
         """What HAProxy complained about in this run."""
-        since = f"--since=@{int(self.node.began)}"
-        self.module.run_command(["journalctl", "--sync"])  # what it said last may still be on its way to the journal
-        _code, out, _err = self.module.run_command(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={UNIT}", since])
-        return f"HAProxy says: {alerts(out.splitlines()) or 'nothing'}"
+        return f"HAProxy says: {alerts(self.node.journal([UNIT], self.node.began)) or 'nothing'}"
 
     def _not_ready(self, before):
         try:

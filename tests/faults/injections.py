@@ -226,16 +226,18 @@ def rebooted(attempt):
 
 
 def _undone(attempt, run, mend):
-    """What is cut off once the change is loaded is mended when the change is undone."""
+    """The node has just been cut off, and is again within reach once the change is undone. A confirmation that was on the node before may win."""
+    cut_off = not attempt.node.reachable(3)
     wait_for(lambda: attempt.node.token()[1] in ("rolled-back", "confirmed"), TIMEOUT + PATIENCE, 0.1)
+    confirmed = attempt.node.token()[1] == "confirmed"
     mend()
     status, dummy = run.wait()
     run.close()
-    attempt.note = f"status {status}"
-    if status == 0:  # the confirmation came first
-        return "new", True
+    attempt.note = f"status {status}, {'cut off' if cut_off else 'NOT cut off'}"
+    if confirmed:
+        return "new", cut_off
     attempt.says = "rolled back"
-    return "previous", True
+    return "previous", cut_off and status != 0
 
 
 def partitioned(attempt):
