@@ -78,7 +78,6 @@ def _existing(name: str) -> labs.Lab:
     spec = labs.specs().get(topology.lab_name(name))
     if spec is None:
         raise Refusal(f"lab {name} is not up; bring it up with: lab up --name {name}")
-    labs.demand_cache(spec)
     return labs.Lab(spec)
 
 

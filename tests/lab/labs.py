@@ -88,12 +88,6 @@ def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
     return dataclasses.replace(spec, block=str(block))
 
 
-def demand_cache(spec: Spec) -> None:
-    """Refuse to look for a lab's hosts, or to make others, in another cache than they were made in."""
-    if spec.cache != str(machine.cache()):
-        raise Refusal(f"lab {spec.name} is up with LAB_CACHE={spec.cache}; set that, or take that lab down with it")
-
-
 class Lab:
     """One lab of this machine."""
 
@@ -104,7 +98,7 @@ class Lab:
         self.hosts = topology.hosts(list(spec.hosts))
         self.directory = Path(spec.directory)
         self._runtime = runtime.LABS / spec.name
-        self._podman = Podman()
+        self._podman = Podman(spec.cache)
 
     def root(self, host: str) -> str:
         """Which root a host has."""
@@ -113,13 +107,15 @@ class Lab:
     def up(self) -> None:
         """Make what is missing; nothing, if the lab is as it should be."""
         began = time.monotonic()
+        if not self._runtime.exists():
+            self._podman.remove(self.name)  # what an earlier boot of the machine left
         present = {entry["host"]: entry for entry in self._podman.hosts(self.name)}
         if not network.namespace_exists(self.name):
-            self._refuse_others()
+            self._refuse_foreign_networks()
         roots.build([self.root(host.name) for host in self.hosts], self._podman)
         with machine.lock("network"):
             if not network.namespace_exists(self.name):
-                self._refuse_others()  # again: another lab may have come up meanwhile
+                self._refuse_foreign_networks()  # again: another lab may have come up meanwhile
             keys = self._write_files()
             network.up(self.name, self.block)
         ports = network.ports(self.name)
@@ -144,10 +140,8 @@ class Lab:
                 future.result()
         say(f"lab {self.name} is up after {time.monotonic() - began:.1f} s")
 
-    def _refuse_others(self) -> None:
+    def _refuse_foreign_networks(self) -> None:
         for other in specs().values():
-            # podman keeps one list of mounts for both caches: hosts of one lose their file systems to the other's.
-            demand_cache(other)
             if other.block == self.spec.block and other.name != self.name:
                 raise Refusal(f"--block {self.spec.block}: in use by lab {other.name}; choose another one")
         taken = topology.overlaps(self.block, machine.own_networks())
@@ -182,9 +176,14 @@ class Lab:
         return path.read_text(encoding="ascii"), path.with_name(f"{name}.pub").read_text(encoding="ascii")
 
     def _boot(self, host: topology.Host, present: dict | None, key: tuple[str, str]) -> None:
-        if present and present["state"] == "running":
-            self._podman.restart(self.name, host.name)
-            return
+        if present and present["state"] not in ("created", "exited"):
+            try:
+                self._podman.restart(self.name, host.name)
+                return
+            except Refusal:
+                say(f"host {host.name}: was killed, and is made anew")
+                self._podman.remove(self.name, host.name)
+                present = None
         if not present:
             root = self.root(host.name)
             plumbing = self._runtime / host.name
@@ -301,11 +300,9 @@ def discard_orphans(spec: Spec) -> None:
 def down(name: str) -> None:
     """Remove a lab with everything it made, even where half of it is gone."""
     spec = specs().get(name)
-    if spec:
-        demand_cache(spec)
     directory = Path(spec.directory) if spec else CHECKOUT / ".build" / "labs" / name
     with step(f"removing lab {name}"):
-        Podman().remove(name)
+        Podman(spec.cache if spec else "").remove(name)
         network.down(name)
         for folder in (directory, runtime.LABS / name):
             shutil.rmtree(folder, ignore_errors=True)

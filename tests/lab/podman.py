@@ -2,6 +2,7 @@
 """The only place that calls podman."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,15 +18,21 @@ _INIT = "mount --make-rshared / && find /dev -xdev -type b -delete; exec /sbin/i
 
 
 class Podman:
-    """Containers and images in a store of their own below the cache folder, apart from the user's."""
+    """Containers and images below a cache folder (default: ``machine.cache()``), apart from the user's own.
 
-    def __init__(self) -> None:
+    What podman keeps of running containers is apart for each cache too: over one runroot, two stores unmount each other's.
+    """
+
+    def __init__(self, cache: str = "") -> None:
+        cache = cache or str(machine.cache())
+        self._store = Path(cache, "podman")
+        state = runtime.RUNTIME / "podman" / hashlib.sha256(cache.encode()).hexdigest()[:12]
         self._command = [
             *runtime.inside(),
             "podman",
-            f"--root={machine.cache() / 'containers'}",
-            f"--runroot={runtime.RUNTIME / 'containers'}",
-            f"--tmpdir={runtime.RUNTIME / 'podman'}",
+            f"--root={self._store}",
+            f"--runroot={state / 'run'}",
+            f"--tmpdir={state / 'tmp'}",
             "--storage-driver=overlay",
         ]
         self._environment = {**os.environ, "CONTAINERS_CONF": str(runtime.CONTAINERS_CONF)}
@@ -44,6 +51,8 @@ class Podman:
 
     def hosts(self, lab: str | None = None) -> list[dict]:
         """Containers of one lab, or of all: ``{lab, host, state, root}``."""
+        if not self._store.exists():
+            return []
         wanted = f"{_LABEL}={lab}" if lab else _LABEL
         listed = json.loads(self.run("ps", "--all", "--format=json", f"--filter=label={wanted}") or "[]") or []
         return [
@@ -96,11 +105,13 @@ class Podman:
         """Reboot a host: processes, /run, ruleset and sysctls go, disk and addresses stay."""
         self.run("restart", f"{lab}.{host}")
 
-    def remove(self, lab: str) -> None:
-        """Remove all hosts of a lab at once."""
-        names = [f"{entry['lab']}.{entry['host']}" for entry in self.hosts(lab)]
-        if names:
-            self.run("rm", "--force", "--time=0", "--volumes", *names)
+    def remove(self, lab: str, host: str | None = None) -> None:
+        """Remove a host, or all hosts of a lab at once."""
+        for check in (False, True):
+            names = [f"{lab}.{entry['host']}" for entry in self.hosts(lab) if host in (None, entry["host"])]
+            if names:
+                # That a host was killed together with its monitor podman learns by failing to kill it: the first removal.
+                self.run("rm", "--force", "--time=0", "--volumes", *names, check=check)
 
     def state(self, lab: str, host: str) -> str:
         """What systemd says of itself: running, degraded, starting ...; empty while it cannot be asked."""

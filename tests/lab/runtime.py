@@ -16,11 +16,14 @@ from .progress import say
 
 RUNTIME = Path("/run/vllm-lab")
 LABS = RUNTIME / "labs"
+NAMESPACES = Path("/run/netns")
 HOOKS = RUNTIME / "hooks"
 CONTAINERS_CONF = RUNTIME / "containers.conf"
 _MOUNTS = RUNTIME / "namespaces"
 _MOUNT_NAMESPACE = _MOUNTS / "mnt"
 _SYSCTLS_BEFORE = RUNTIME / "sysctls.json"
+_BOOT = RUNTIME / "boot_id"
+_BOOT_NOW = Path("/proc/sys/kernel/random/boot_id")
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 _CAP_SYS_RESOURCE = 24
 
@@ -46,6 +49,7 @@ def prepare() -> None:
 
 
 def _prepare() -> None:
+    _forget_earlier_boot()
     LABS.mkdir(parents=True, exist_ok=True)
     HOOKS.mkdir(exist_ok=True)
     plumb = RUNTIME / "plumb"
@@ -76,11 +80,22 @@ def _prepare() -> None:
     if int(_INSTANCES.read_text(encoding="ascii")) < 1024:
         _INSTANCES.write_text("1024", encoding="ascii")
     # iproute2 makes /run/netns a shared mount at its first use: before the namespace below, so that it is seen there.
-    if not mounted(Path("/run/netns")):
+    if not mounted(NAMESPACES):
         run("ip", "netns", "add", "vllm-lab-first")
         run("ip", "netns", "delete", "vllm-lab-first")
     if needs_namespace() and not mounted(_MOUNT_NAMESPACE):
         _make_namespace()
+
+
+def _forget_earlier_boot() -> None:
+    """Remove what labs left that ended with the machine, where its ``/run`` outlives a boot."""
+    now = _BOOT_NOW.read_text(encoding="ascii")
+    if RUNTIME.exists() and _BOOT.exists() and _BOOT.read_text(encoding="ascii") != now:
+        for lab in LABS.iterdir():
+            (NAMESPACES / f"lab-{lab.name}").unlink(missing_ok=True)
+        shutil.rmtree(RUNTIME)
+    RUNTIME.mkdir(parents=True, exist_ok=True)
+    replace(_BOOT, now)
 
 
 def mounted(path: Path) -> bool:

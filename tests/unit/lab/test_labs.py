@@ -50,20 +50,20 @@ def test_only_a_lab_without_hosts_gives_way(monkeypatch):
     assert removed == ["dead"]
 
 
-def test_a_lab_is_taken_down_only_with_the_cache_it_was_brought_up_with(monkeypatch):
+def test_a_lab_is_taken_down_in_the_cache_it_was_brought_up_with(monkeypatch, tmp_path):
+    calls = []
     monkeypatch.setenv("LAB_CACHE", "/here")
-    monkeypatch.setattr(labs, "specs", lambda: {"demo": labs.Spec("demo", cache="/there")})
-    with pytest.raises(Refusal, match="LAB_CACHE=/there"):
-        labs.down("demo")
+    monkeypatch.setattr(labs, "specs", lambda: {"demo": labs.Spec("demo", directory=str(tmp_path / "demo"), cache="/there")})
+    monkeypatch.setattr(labs.Podman, "remove", lambda self, name: calls.append((self.command()[0], name)))
+    labs.down("demo")
+    [(command, name)] = calls
+    assert "--root=/there/podman" in command and name == "demo"
 
 
-def test_labs_of_two_caches_are_not_up_at_once(monkeypatch):
-    monkeypatch.setenv("LAB_CACHE", "/here")
-    monkeypatch.setattr(labs, "specs", lambda: {"demo": labs.Spec("demo", cache="/there")})
-    monkeypatch.setattr(labs.network, "namespace_exists", lambda name: False)
-    monkeypatch.setattr(labs.Podman, "hosts", lambda self, lab: [])
-    with pytest.raises(Refusal, match="lab demo is up with LAB_CACHE=/there"):
-        labs.Lab(labs.Spec("other", block="10.80", cache="/here")).up()
+def test_podman_keeps_nothing_in_common_for_two_caches():
+    folders = [{word for word in labs.Podman(cache).command()[0] if "/" in word} for cache in ("/here", "/there")]
+    assert [len(names) for names in folders] == [3, 3]
+    assert not folders[0] & folders[1]
 
 
 def test_a_root_for_a_host_that_is_not_there_is_refused():
