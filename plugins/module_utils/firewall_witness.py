@@ -10,6 +10,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.firewall_
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.host_network import HostUnreadable, read_host
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_listing_check import check_listing
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_ruleset import RulesetUnreadable, read_ruleset
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.packet_programs import program_obstacles
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.xtables_legacy import legacy_obstacles
 
 
@@ -33,7 +34,7 @@ def prove(policy, listing=True):
         host = read_host()
     except HostUnreadable as error:
         unread = {"object": "addresses and routes", "reason": str(error)}
-    result = verify(snapshot, host, policy, legacy_obstacles(), _users(checked))
+    result = verify(snapshot, host, policy, legacy_obstacles() + program_obstacles(), _users(checked))
     if unread:
         result["unknown"].append(unread)
         result["verdict"] = "unknown" if result["verdict"] == "ok" else result["verdict"]

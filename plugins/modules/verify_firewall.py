@@ -16,7 +16,8 @@ description:
   - What the policy allows must pass, for its opening packet, its later packets and the answers. What it does not name must be refused.
   - Each leak and each broken flow comes with a concrete packet, the range of packets it stands for, and its way through tables,
     chains and rules.
-  - What the model does not decide (rate limits, sets that packets fill, legacy iptables, unknown expressions) is never guessed.
+  - What the model does not decide (rate limits, sets that packets fill, legacy iptables, programs of XDP and traffic control, unknown expressions) is
+    never guessed.
     A verdict that depends on it is V(unknown), with the object named.
   - It only reads. It can be used on any Linux host, without anything else of this collection.
 options:

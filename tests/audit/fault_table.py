@@ -94,6 +94,13 @@ def python(code):
     return f'/usr/bin/python3 -c "{code}"'
 
 
+# What takes the packet filter's proof away without being wrong itself: its control is unknown, and nothing is wrong.
+OBSTACLES = [
+    fault("traffic control filters before the packet filter", "tc qdisc add dev eth2 clsact; tc filter add dev eth2 ingress protocol ip prio 1 "
+          "u32 match ip dst 203.0.113.1 flowid 1:1", "tc qdisc del dev eth2 clsact", unknown={"NET-03"},
+          observed=r"traffic control filter on eth2 \(ingress\)"),
+]
+
 FAULTS = [
     # the packet filter
     fault("table deleted", f"nft delete table {TABLE}", RELOAD_FILTER, "NET-01", "NET-03", "FW-01"),

@@ -154,9 +154,9 @@ class Laboratory:
             listener.bind((host, self.port))
             listener.listen()
             self.listeners.append(listener)
-            inward = self._tcp(family, peer, self.port + 1, host, self.port)
+            inward = self.tcp(family, peer, self.port + 1, host, self.port)
             self.inject("eth0", dict(inward, flags=2, seq=1000, ack=0), b"")
-            answer = self._expect("eth0", 6, (self.port, self.port + 1))
+            answer = self.expect("eth0", 6, (self.port, self.port + 1))
             self.inject("eth0", dict(inward, flags=16, seq=1001, ack=(answer["seq"] + 1) & 0xFFFFFFFF), b"")
             self._both(inward, "input", "output", 900, answer["seq"])
             # Out of the host, from a connecting socket.
@@ -166,20 +166,20 @@ class Laboratory:
             self.listeners.append(client)
             if client.connect_ex((peer, 7002)) != errno.EINPROGRESS:
                 raise OSError("the host cannot connect")
-            opening = self._expect("eth0", 6, (self.port + 2, 7002))
-            back = self._tcp(family, peer, 7002, host, self.port + 2)
+            opening = self.expect("eth0", 6, (self.port + 2, 7002))
+            back = self.tcp(family, peer, 7002, host, self.port + 2)
             self.inject("eth0", dict(back, flags=18, seq=5000, ack=(opening["seq"] + 1) & 0xFFFFFFFF), b"")
-            self._expect("eth0", 6, (self.port + 2, 7002))
+            self.expect("eth0", 6, (self.port + 2, 7002))
             self._both(back, "input", "output", 4900, opening["seq"], outward=True)
             # Through the host, both ends outside.
-            through = dict(self._tcp(family, peer, self.port + 3, beyond, 7003), oif="eth1", path="forward")
+            through = dict(self.tcp(family, peer, self.port + 3, beyond, 7003), oif="eth1", path="forward")
             self.inject("eth0", dict(through, flags=2, seq=1, ack=0), b"")
-            self._expect("eth1", 6, (self.port + 3, 7003))
-            other = dict(self._tcp(family, beyond, 7003, peer, self.port + 3), iif="eth1", oif="eth0", path="forward")
+            self.expect("eth1", 6, (self.port + 3, 7003))
+            other = dict(self.tcp(family, beyond, 7003, peer, self.port + 3), iif="eth1", oif="eth0", path="forward")
             self.inject("eth1", dict(other, flags=18, seq=1, ack=2), b"")
-            self._expect("eth0", 6, (7003, self.port + 3))
+            self.expect("eth0", 6, (7003, self.port + 3))
             self.inject("eth0", dict(through, flags=16, seq=2, ack=2), b"")
-            self._expect("eth1", 6, (self.port + 3, 7003))
+            self.expect("eth1", 6, (self.port + 3, 7003))
             for one in (through, other):
                 way = "original" if one is through else "reply"
                 self.connections.append(dict(one, flags=16, seq=2, ack=2, state="established", direction=way))
@@ -188,20 +188,21 @@ class Laboratory:
             endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             endpoint.bind((host, self.port))
             self.listeners.append(endpoint)
-            question = self._tcp(family, peer, self.port + 1, host, self.port, protocol=17)
+            question = self.tcp(family, peer, self.port + 1, host, self.port, protocol=17)
             self.inject("eth0", question, b"?")
             endpoint.recv(100)
             endpoint.sendto(b"!", (peer, self.port + 1))
-            self._expect("eth0", 17, (self.port, self.port + 1))
+            self.expect("eth0", 17, (self.port, self.port + 1))
             self._both(question, "input", "output")
             endpoint.sendto(b"?", (peer, 7004))
-            self._expect("eth0", 17, (self.port, 7004))
-            reply = self._tcp(family, peer, 7004, host, self.port, protocol=17)
+            self.expect("eth0", 17, (self.port, 7004))
+            reply = self.tcp(family, peer, 7004, host, self.port, protocol=17)
             self.inject("eth0", reply, b"!")
             endpoint.recv(100)
             self._both(reply, "input", "output", outward=True)
 
-    def _tcp(self, family, source, sport, destination, dport, protocol=6):
+    def tcp(self, family, source, sport, destination, dport, protocol=6):
+        """A packet to eth0 in the form that ``build`` takes."""
         return {
             "family": family, "protocol": protocol, "source": source, "destination": destination, "sport": sport, "dport": dport,
             "flags": 16, "seq": 0, "ack": 0, "iif": "eth0", "oif": None, "path": "input", "ttl": 64, "dscp": 0, "type": 0, "code": 0,
@@ -216,11 +217,11 @@ class Laboratory:
         )
         self.connections += [there, back]
 
-    def _expect(self, name, protocol, ports, timeout=60.0):
+    def expect(self, name, protocol, ports, timeout=60.0):
         """The next matching packet that comes out of a wire."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            for packet in self._from_wire(name):
+            for packet in self.from_wire(name):
                 if packet["protocol"] == protocol and (packet["sport"], packet["dport"]) == ports:
                     return packet
             time.sleep(0.0005)
@@ -292,7 +293,7 @@ class Laboratory:
                     fates[number] = ("accept", "input")
                     progress = True
         for name in INTERFACES:
-            for packet in self._from_wire(name):
+            for packet in self.from_wire(name):
                 number = self._number(packet["payload"])
                 if packet["protocol"] in (1, 58) and packet["error"]:
                     if number is not None and fates[number][0] != "accept":
@@ -324,7 +325,7 @@ class Laboratory:
                 except BlockingIOError:
                     break
 
-    def _from_wire(self, name):
+    def from_wire(self, name):
         """The packets that the host sent out of a wire since last time."""
         wire, result = self.wires[name], []
         while True:

@@ -7,8 +7,10 @@ fuzz: N = 10000
 fuzz: SEED = 1
 fuzz: setup ## Random rulesets against the kernel: make fuzz N=10000 SEED=1 stops at the first disagreement
 	$(FUZZ_PACKAGES)
+	python tests/fuzz/programs.py
 	nice python tests/fuzz/campaign.py $(N) $(SEED)
 
 fuzz-short: setup
 	$(FUZZ_PACKAGES)
+	python tests/fuzz/programs.py
 	nice python tests/fuzz/campaign.py 500 1

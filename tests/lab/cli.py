@@ -69,13 +69,13 @@ def _asked(options: argparse.Namespace) -> dict:
         "root": common[0] if common else None,
         "roots": single or None,
         "mounts": tuple(options.mount) if options.mount else None,
-        "directory": str(labs.CHECKOUT / ".build" / "labs" / options.name),
+        "directory": str(labs.directory(options.name)),
         "cache": str(machine.cache()),
     }
 
 
 def _existing(name: str) -> labs.Lab:
-    spec = labs.specs().get(topology.lab_name(name))
+    spec = labs.own(name)
     if spec is None:
         raise Refusal(f"lab {name} is not up; bring it up with: lab up --name {name}")
     return labs.Lab(spec)
@@ -103,6 +103,8 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
+    if not options.all:
+        labs.own(options.name)
     machine.demand()
     with machine.lock("use", shared=True):
         runtime.prepare()

@@ -60,6 +60,19 @@ def specs() -> dict[str, Spec]:
     return found
 
 
+def own(name: str) -> Spec | None:
+    """The specification of a lab that is up; refused where it is another checkout's."""
+    spec = specs().get(topology.lab_name(name))
+    if spec and spec.directory != str(directory(name)):
+        raise Refusal(f"lab {name} is up, and another checkout's: its files are in {spec.directory}; use that one's lab command")
+    return spec
+
+
+def directory(name: str) -> Path:
+    """Where this checkout keeps a lab's files."""
+    return CHECKOUT / ".build" / "labs" / name
+
+
 def resolve(name: str, asked: dict, existing: Spec | None) -> Spec:
     """The specification to bring up: what the user asked for (``None``: nothing), or what is up already.
 
@@ -300,9 +313,9 @@ def discard_orphans(spec: Spec) -> None:
 def down(name: str) -> None:
     """Remove a lab with everything it made, even where half of it is gone."""
     spec = specs().get(name)
-    directory = Path(spec.directory) if spec else CHECKOUT / ".build" / "labs" / name
+    files = Path(spec.directory) if spec else directory(name)
     with step(f"removing lab {name}"):
         Podman(spec.cache if spec else "").remove(name)
         network.down(name)
-        for folder in (directory, runtime.LABS / name):
+        for folder in (files, runtime.LABS / name):
             shutil.rmtree(folder, ignore_errors=True)

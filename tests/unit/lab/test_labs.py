@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from ansible_collections.vllm_mindspore.hardening.tests.lab import labs, network, roots, topology
+from ansible_collections.vllm_mindspore.hardening.tests.lab import cli, labs, network, roots, topology
 from ansible_collections.vllm_mindspore.hardening.tests.lab.topology import Refusal
 
 BLOCK = topology.Block.parse("10.77")
@@ -58,6 +58,15 @@ def test_a_lab_is_taken_down_in_the_cache_it_was_brought_up_with(monkeypatch, tm
     labs.down("demo")
     [(command, name)] = calls
     assert "--root=/there/podman" in command and name == "demo"
+
+
+def test_a_lab_of_another_checkout_is_left_alone(monkeypatch, capsys):
+    there, here = labs.Spec("demo", directory="/there/demo"), labs.Spec("mine", directory=str(labs.directory("mine")))
+    monkeypatch.setattr(labs, "specs", lambda: {"demo": there, "mine": here})
+    assert labs.own("mine") == here and labs.own("none") is None
+    for command in (["down"], ["exec", "npu01", "true"], ["restart", "npu01"]):
+        assert cli.main([command[0], "--name", "demo", *command[1:]]) == 1
+        assert "another checkout's: its files are in /there/demo" in capsys.readouterr().err
 
 
 def test_podman_keeps_nothing_in_common_for_two_caches():
