@@ -1,7 +1,7 @@
 # Apache-2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
 """The deviations of the audit's fault table, made on a running cluster, several at a time, and given to drift correction.
 
-    python3 tests/guard/drift_faults.py [--gateway | --vllm] [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
+    python3 tests/guard/drift_faults.py [--gateway | --guard | --vllm] [--lab NAME --block 10.NN] [--count N --seed SEED] [--only EXPRESSION] [--keep]
 
 Each has to be detected by its controls, explained, and corrected, or, where it is not the collection's to correct (`drift_left.py` says why),
 left and reported. What that means is decided by comparing everything of each host (`host_state.py`) before, with and after the deviation: what was
@@ -10,6 +10,9 @@ while a client asks the serving instance: no answer may be missing where no devi
 
 Without `--vllm` a stand-in listens as the engine would, since half of the deviations restart it. With `--vllm` the real vLLM is installed and hardened
 by site.yml and gives completions, and those are made which leave it alone.
+
+With `--guard` the hosts have the guard, and the deviations are its own. It may take nothing that a run does for a deviation, and has to guard again
+afterwards, not only to be active: what is damaged then comes back without a run.
 """
 
 from __future__ import annotations
@@ -27,9 +30,9 @@ import tempfile
 import threading
 import time
 
-from audit.fault_table import FAULTS, GATEWAY_FAULTS, UNIT
-from audit.run_faults import NUMBERS, ROOT, Lab
-from faults.node import Node
+from audit.fault_table import FAULTS, GATEWAY_FAULTS, GUARD_FAULTS, GUARD_NODE, GUARD_PROGRAM, TABLE, UNIT
+from audit.run_faults import NUMBERS, ROOT, GuardLab, Lab
+from faults.node import Node, wait_for
 from guard.answers import Client
 from guard.drift_left import LEFT, LEFT_WITH_MANAGED_SOFTWARE
 from lab import machine
@@ -38,6 +41,10 @@ from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.controls 
 
 HOST_STATE = os.path.join(ROOT, "tests/guard/host_state.py")
 NONE, LEFT_STATUS, INCOMPLETE, CORRECTED = 0, 2, 3, 4
+PATIENCE = 60.0  # seconds for a guard to put back what is damaged
+SYSCTL_FILE = "/etc/sysctl.d/90-vllm-hardening.conf"
+RESTARTED = {"vllm_access": "ssh.service", "vllm_guard": "vllm-guard-"}  # what a role reloads or restarts that corrects something
+MAINTENANCE = f"/usr/bin/python3 -I {GUARD_PROGRAM} maintenance"
 PATHS = re.compile(r"(?<![\w.])/(?:etc|opt|srv)/[\w./-]+")
 
 
@@ -116,6 +123,11 @@ def differing(one, other):
     return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
 
 
+def apart(one, other):
+    """Keys whose values differ, without those of processes."""
+    return sorted(key for key in differing(one, other) if not key.startswith("process "))
+
+
 def shown(before, after):
     """How a value became another, as text."""
     sides = [[str(line) for one in (value if isinstance(value, list) else [value]) for line in str(one).splitlines()] for value in (before, after)]
@@ -139,6 +151,9 @@ class VllmLab(Lab):
 
 class Cluster:
     """The lab, and what is known of it."""
+
+    undone = "sysctl -qw net.ipv4.conf.eth1.accept_redirects=1"  # made on both hosts, again and again on the first
+    around = "true", "true"  # made on each host before that, and when nothing undoes it any more
 
     def __init__(self, lab, directory):
         self.lab, self.directory, self.wrong = lab, directory, 0
@@ -220,10 +235,10 @@ class Cluster:
 
     def canary(self, afterwards):
         """A correction that does not hold on the first node stops the run before the second is touched; once nothing undoes it any more, it is made."""
-        key = "net.ipv4.conf.eth1.accept_redirects"
+        clean = self.states()
         for host in NUMBERS:
-            self.lab.run(host, f"sysctl -qw {key}=1")
-        self.lab.run("npu01", f"systemd-run --quiet --unit=undoing sh -c 'while :; do sysctl -qw {key}=1; sleep 0.05; done'")
+            self.lab.run(host, f"{self.around[0]}; {self.undone}")
+        self.lab.run("npu01", f"systemd-run --quiet --unit=undoing sh -c 'while :; do {self.undone}; sleep 0.05; done'")
         before = self.states()
         status, output, _before, _after = self.drift()
         if status != LEFT_STATUS or "the correction does not hold on npu01" not in output:
@@ -232,12 +247,14 @@ class Cluster:
         if touched:
             self.complain(f"the second node was touched although the correction does not hold on the first: {sorted(touched)}")
         self.lab.run("npu01", "systemctl stop undoing.service")
+        for host in NUMBERS:
+            self.lab.run(host, self.around[1])
         if not afterwards:
             return
         status, output, _before, _after = self.drift()
-        values = {host: self.nodes[host].run("sysctl", "-n", key).strip() for host in NUMBERS}
-        if status != CORRECTED or set(values.values()) != {"0"}:
-            self.complain(f"what was undone no longer was not corrected (exit {status}): {values}\n{output[-2000:]}")
+        rest = {host: apart(clean[host], state) for host, state in self.states().items()}
+        if status != CORRECTED or any(rest.values()):
+            self.complain(f"what was undone no longer was not corrected (exit {status}): {rest}\n{output[-2000:]}")
 
     def make(self, run, left=False):
         """Make those that are to be corrected, or those that are to be left."""
@@ -261,7 +278,8 @@ class Cluster:
             said = {finding["control"]: finding["observed"] for finding in after if finding["host"] == host and finding["control"] in failing - expected}
             self.complain(f"{host}: fails afterwards: {sorted(failing)}, expected {sorted(expected)} ({[item.name for item in items]}): {said}")
         restarted = {"vllm-"} if any(concerns_serving(item) for item in items) else set()
-        restarted |= {"ssh.service"} if any("vllm_access" in BY_ID[control].tags for item in mine for control in item.controls) else set()
+        tags = {tag for item in mine for control in item.controls for tag in BY_ID[control].tags}
+        restarted |= {unit for tag, unit in RESTARTED.items() if tag in tags}
         to_correct, to_leave = differing(clean, middle), differing(middle, worst)
         for key in sorted(differing(clean, ended) | to_correct | to_leave):
             if key.startswith("process ") and any(name in key for name in restarted):
@@ -285,9 +303,49 @@ class Cluster:
                 if item.name in self.left:
                     self.lab.run(host, item.unmake)
         for host, state in self.states().items():
-            rest = {key for key in differing(clean[host], state) if not key.startswith("process ")}
+            rest = apart(clean[host], state)
             if rest:
-                self.complain(f"{host}: not as before: {sorted(rest)[:5]}")
+                self.complain(f"{host}: not as before: {rest}")
+
+
+class GuardedCluster(Cluster):
+    """The same where the hosts have the guard."""
+
+    undone = f"chmod 0666 {GUARD_PROGRAM}"
+    # In maintenance the guard corrects nothing, so that it is the run that does.
+    around = f"{MAINTENANCE} 60 a correction that does not hold; systemctl stop {GUARD_NODE}", f"{MAINTENANCE} 0"
+
+    def one(self, run):
+        """As without the guard, which takes nothing of the run for a deviation, and guards again afterwards."""
+        known = {host: self.corrections(host) for host in NUMBERS}
+        outcome = super().one(run)
+        for host in NUMBERS:
+            drift = self.corrections(host, known[host])
+            if drift:
+                self.complain(f"{host}: the guard took what a run did for a deviation: {drift}")
+            if not self.guards(host):
+                self.complain(f"{host}: the guard does not put back what is damaged, or does not say so")
+        return outcome
+
+    def corrections(self, host, known=()):
+        """The records of a host's guard, as text, of what it corrected, could not correct or refused."""
+        paths = [self.nodes[host].path(f"var/lib/vllm-guard-{duty}/history.jsonl") for duty in ("firewall", "node")]
+        lines = [line for path in paths if path.exists() for line in path.read_text().splitlines()]
+        return [line for line in lines if line not in known and json.loads(line)["outcome"] in ("corrected", "failed", "refused")]
+
+    def guards(self, host):
+        """Whether the filter and a file that are damaged are soon as before, without a run, and the guard says of both that it corrected them."""
+        node, known = self.nodes[host], self.corrections(host)
+
+        def state():
+            return node.listing(), node.run("stat", "--format=%a", SYSCTL_FILE)
+
+        def said():
+            return {json.loads(line)["kind"] for line in self.corrections(host, known)}
+
+        before = state()
+        node.run("sh", "-c", f"nft delete table {TABLE}; chmod 0666 {SYSCTL_FILE}")
+        return wait_for(lambda: state() == before and said() == {"ruleset", "node"}, PATIENCE, 0.1)
 
 
 def main():
@@ -297,22 +355,24 @@ def main():
     parser.add_argument("--block", default="10.84")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--gateway", action="store_true", help="the deviations of nodes with a gateway and restricted access")
+    which.add_argument("--guard", action="store_true", help="the deviations of the guard itself")
     which.add_argument("--vllm", action="store_true", help="with the real vLLM, those that leave it alone")
     parser.add_argument("--count", type=int, help="only so many, drawn by the seed")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--only", default="", help="only deviations in whose names this regular expression is found")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     options = parser.parse_args()
-    chosen = [item for item in (GATEWAY_FAULTS if options.gateway else FAULTS) if re.search(options.only, item.name)]
+    table = GATEWAY_FAULTS if options.gateway else GUARD_FAULTS if options.guard else FAULTS
+    chosen = [item for item in table if re.search(options.only, item.name)]
     if options.vllm:
         chosen = [item for item in chosen if made_with_vllm(item)]
     random.Random(options.seed).shuffle(chosen)
     packed, begun, totals, asked, missed = runs(chosen[:options.count]), time.monotonic(), [0, 0], 0, 0
-    lab_class = VllmLab if options.vllm else Lab
+    lab_class = VllmLab if options.vllm else GuardLab if options.guard else Lab
     with lab_class(options.lab, options.block, options.gateway, options.keep) as lab, tempfile.TemporaryDirectory() as directory:
         if not options.vllm:
             lab.play("tests/guard/prepare_drift.yml")
-        cluster = Cluster(lab, directory)
+        cluster = (GuardedCluster if options.guard else Cluster)(lab, directory)
         for number, run in enumerate(packed, 1):
             wrong = cluster.wrong
             counts, client = cluster.one(run)
@@ -323,10 +383,11 @@ def main():
                   f"{counts[1]} left", flush=True)
             for host, items in run.items():
                 print("\n".join(f"        {host}  {'left     ' if item.name in cluster.left else 'corrected'}  {item.name}" for item in items), flush=True)
-        wrong = cluster.wrong
-        cluster.canary(options.count is None)
-        good = "ok   " if wrong == cluster.wrong else "WRONG"
-        print(f"{good} {time.monotonic() - begun:5.0f} s  a correction that does not hold stops the run at its canary", flush=True)
+        if options.count is None or not options.guard:  # a few of the guard's are given beside a few of the others
+            wrong = cluster.wrong
+            cluster.canary(options.count is None)
+            good = "ok   " if wrong == cluster.wrong else "WRONG"
+            print(f"{good} {time.monotonic() - begun:5.0f} s  a correction that does not hold stops the run at its canary", flush=True)
     print(f"{totals[0]} corrected, {totals[1]} left and reported, {len(packed)} runs, {cluster.wrong} wrong; {missed} of {asked} answers of the serving "
           f"instance missing while nothing concerned it; {time.monotonic() - begun:.0f} s")
     return 1 if cluster.wrong or not sum(totals) else 0

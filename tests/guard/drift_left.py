@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from audit.fault_table import FAULTS, GATEWAY_FAULTS
+from audit.fault_table import FAULTS, GATEWAY_FAULTS, GUARD_FAULTS
 
 TABLE = "a table of another program; what it is for only its owner knows"
 ADDRESS = "addresses are the network administrator's"
 SERVICE = "a service of somebody else"
 PROCESS = "a process that somebody started; stopping it may lose work"
 DROPIN = "a drop-in of the site, which may be meant; vllm_serve_dropins makes it the collection's"
+OTHER_DROPIN = "a drop-in of the site, which may be meant; the collection lays none beside this unit"
 MODEL = "the model is the site's: only its owner knows what its files should be"
 SOFTWARE = "the serving software is the site's here (vllm_runtime_software: existing)"
 AROUND = "a directory of the distribution around the serving software"
@@ -19,7 +20,7 @@ SUDO = "a rule of the site in /etc/sudoers.d"
 
 REASONS = {
     "foreign drop of a planned flow": TABLE,
-    "filter's unit overridden": DROPIN,
+    "filter's unit overridden": OTHER_DROPIN,
     "address too many": ADDRESS,
     "foreign service on every interface": SERVICE,
     "foreign service on one address": SERVICE,
@@ -41,11 +42,12 @@ REASONS = {
     "/opt has mode 0777": AROUND,
     "service account in sudoers": SUDO,
     "service account in sudoers by an alias": SUDO,
-    "gateway overridden": DROPIN,
+    "gateway overridden": OTHER_DROPIN,
+    "guard overridden": OTHER_DROPIN,
     "SSH is set to listen everywhere": SSH,
     "another group may log in": SSH,
     **{item.name: SSH for item in FAULTS if item.name.startswith("sshd: ")},
 }
-LEFT = {name: REASONS[name] for name in (item.name for item in [*FAULTS, *GATEWAY_FAULTS]) if name in REASONS}
+LEFT = {name: REASONS[name] for name in (item.name for item in [*FAULTS, *GATEWAY_FAULTS, *GUARD_FAULTS]) if name in REASONS}
 # Where the collection installed the serving software, its directories are the collection's as well.
 LEFT_WITH_MANAGED_SOFTWARE = {name: reason for name, reason in LEFT.items() if reason != SOFTWARE}
