@@ -188,21 +188,30 @@ def window(text, owner, mode, now):
 
 
 class Pace:
-    """How often the guard corrects: at once, but after `burst` corrections within `seconds` only every `interval` seconds, with an alarm."""
+    """How often the guard corrects: at once, but after `burst` corrections within `seconds` only every `interval` seconds, with an alarm.
 
-    def __init__(self, burst=30, seconds=10.0, interval=1.0):
+    That ends when for ten intervals nothing had to be corrected.
+    """
+
+    def __init__(self, burst=30, seconds=40.0, interval=1.0):
         self.burst, self.seconds, self.interval = burst, seconds, interval
-        self.times = collections.deque(maxlen=burst)
+        self.times, self.contended = collections.deque(maxlen=burst), False
 
     def alarm(self, now):
         """Whether somebody keeps undoing what the guard corrects."""
-        return len(self.times) == self.burst and now - self.times[0] < self.seconds + self.burst * self.interval
+        if self.contended and now - self.times[-1] >= 10 * self.interval:
+            self.times.clear()
+            self.contended = False
+        self.contended = self.contended or len(self.times) == self.burst and now - self.times[0] < self.seconds
+        return self.contended
 
     def wait(self, now):
         """Seconds until the next correction."""
-        if len(self.times) == self.burst and now - self.times[0] < self.seconds + self.burst * self.interval:
-            return max(0.0, self.times[-1] + self.interval - now)
-        return 0.0
+        return max(0.0, self.times[-1] + self.interval - now) if self.alarm(now) else 0.0
+
+    def rest(self, now):
+        """Seconds until the alarm ends where nothing has to be corrected any more, or None without one."""
+        return max(0.0, self.times[-1] + 10 * self.interval - now) if self.alarm(now) else None
 
     def note(self, now):
         """A correction was made."""

@@ -93,6 +93,36 @@ class Window:
         return bool(found)
 
 
+class Contention:
+    """Somebody keeps undoing what the guard corrects: it goes on, but not at every turn, says so once, and once that it is over."""
+
+    def __init__(self, records, kind, what, pace):
+        self.records, self.kind, self.what, self.pace, self.told = records, kind, what, pace, False
+
+    def look(self):
+        """Whether it is so now."""
+        alarm = self.pace.alarm(now())
+        if alarm != self.told:
+            self.told = alarm
+            if alarm:
+                self.records.add(self.kind, "failed", f"something keeps changing {self.what}; corrections are made every {self.pace.interval:.0f} s")
+            else:
+                self.records.add(self.kind, "ended", f"nothing keeps changing {self.what} any more")
+        return alarm
+
+    def wait(self):
+        """Seconds until the next correction."""
+        return self.pace.wait(now())
+
+    def rest(self):
+        """Seconds until it is over where nothing is undone any more, or None where nothing is."""
+        return self.pace.rest(now())
+
+    def note(self):
+        """A correction was made."""
+        self.pace.note(now())
+
+
 class FirewallGuard:
     """Keeps the table what it was last confirmed to be."""
 
@@ -101,7 +131,7 @@ class FirewallGuard:
         self.records = Records(directory, "firewall")
         self.journal = Journal(VOLATILE, PERMANENT)
         self.window = Window(self.records)
-        self.pace = guard.Pace()
+        self.contention = Contention(self.records, "ruleset", "the table", guard.Pace())
         self.events = Events()
         self.nft = next((path for path in NFT if os.access(path, os.X_OK)), NFT[0])
         self.confirmed = self.text = None  # the last confirmed record that could be trusted, and its rules
@@ -244,8 +274,8 @@ class FirewallGuard:
     def in_order(self, live):
         self.good = live
         self.began = self.by = self.told = self.locked_since = None
-        self.records.set("alarm", int(self.pace.alarm(now())), kind="ruleset")
-        return None
+        self.records.set("alarm", int(self.contention.look()), kind="ruleset")
+        return self.contention.rest()
 
     def hold(self):
         """Seconds to wait because somebody is entitled to what is going on, or None."""
@@ -260,7 +290,7 @@ class FirewallGuard:
         if self.window.look():
             self.tell("seen", "the table differs during maintenance")
             return REST_SECONDS
-        return self.pace.wait(now()) or None
+        return self.contention.wait() or None
 
     def changes(self):
         """What the journal knows, and since when this guard has seen what is confirmed: the times of files are the time of day, which may jump."""
@@ -308,7 +338,7 @@ class FirewallGuard:
                 return REST_SECONDS
             text, what = nft_change.replacement(guard.TABLE, guard.emergency_rules(*self.emergency())), "emergency rules, closed to all but SSH"
         had = guard.rules_in_words(table)
-        self.pace.note(now())
+        self.contention.note()
         generation = nft_ruleset.generation()
         complaint = self.load(text)
         if complaint:
@@ -316,7 +346,7 @@ class FirewallGuard:
             self.records.set("alarm", 1, kind="ruleset")
             if self.text is not None and self.unreadable_since is None and not (table and _refuses(table)):
                 self.close(had)
-            return max(self.pace.wait(now()), BUSY_SECONDS)
+            return max(self.contention.wait(), BUSY_SECONDS)
         ended = now()
         try:
             found, after = self.table()
@@ -334,9 +364,8 @@ class FirewallGuard:
         self.records.add("ruleset", "corrected", f"{state}; {what} are loaded", before, now_there if table is not None else [f"{len(words)} lines"],
                          by=self.by, began=round(self.began, 3), seconds=round(took, 4))
         self.records.set("last_correction_seconds", round(took, 4))
-        if self.pace.alarm(ended):
+        if self.contention.look():
             self.records.set("alarm", 1, kind="ruleset")
-            self.tell("failed", f"something keeps changing the table; it is corrected every {self.pace.interval:.0f} s")
         if self.text is None:
             self.good = after
         elif after and after != self.wanted() and nft_ruleset.generation() == generation + 1:
@@ -417,8 +446,8 @@ class FirewallGuard:
                     if self.began is None:
                         self.began = now()
                     self.by = notices.by or self.by
-                    again = 0.0
-                else:
+                    again = now() + self.contention.wait()
+                if not notices.ours or self.contention.wait():
                     time.sleep(GATHER_SECONDS)
 
 

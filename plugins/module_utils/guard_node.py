@@ -15,7 +15,7 @@ import time
 
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import applied, guard, node_edge, node_state, sealing, signing, units
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed_change import now
-from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import Window, _stamp
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_firewall import REST_SECONDS, Contention, Window, _stamp
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import Records, notify
 from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.udp_responder import read_others
 
@@ -78,11 +78,14 @@ class Parameters:
     """Kernel parameters of the network, live."""
 
     def __init__(self, records, trust=None):
-        self.records, self.applied, self.window, self.pace, self.told = records, Applied(records, trust), Window(records), guard.Pace(), set()
+        self.records, self.applied, self.window, self.told = records, Applied(records, trust), Window(records), set()
+        # As often as it looks: whoever undoes one parameter keeps it from none.
+        self.contention = Contention(records, "parameter", "kernel parameters", guard.Pace(burst=10, interval=REST_SECONDS))
 
     def look(self):
         """Compare and correct."""
-        if not self.differing():
+        self.records.set("alarm", int(self.contention.look()), kind="parameter")
+        if not self.differing() or self.window.look():
             return
         try:
             with applied.lock(0.0, make=False):
@@ -104,10 +107,8 @@ class Parameters:
 
     def correct(self, differing):
         """Write what was applied."""
+        written = False
         for key, have, value in differing:
-            if self.window.look() or self.pace.wait(now()):
-                continue
-            self.pace.note(now())
             try:
                 with open(f"{node_edge.SYSCTL_ROOT}/{node_state.sysctl_path(key)}", "w", encoding="ascii") as handle:
                     handle.write(value + "\n")
@@ -116,7 +117,10 @@ class Parameters:
                     self.told.add(key)
                     self.records.add("parameter", "failed", f"{key} cannot be written: {error.strerror}", [have], [value])
                 continue
+            written = True
             self.records.add("parameter", "corrected", key, [have], [value])
+        if written:
+            self.contention.note()
 
 
 class _Values:
@@ -151,7 +155,7 @@ class NodeGuard:
         self.settings = settings
         self.records = Records(directory, "node")
         self.applied, self.window = Applied(self.records, signing.Trust(settings, directory)), Window(self.records)
-        self.pace, self.stamps, self.told = guard.Pace(burst=10, seconds=60.0, interval=10.0), {}, {}
+        self.contentions, self.stamps, self.told = {}, {}, {}
         self.listeners, self.put_back = None, set()
         self.strays, self.ended, self.failed = set(), set(), {}
 
@@ -193,17 +197,16 @@ class NodeGuard:
     def look_after(self, concern, params, held):
         """Compare a concern and correct what deviates."""
         desired = node_state.Desired(params)
-        steps = self.steps(desired)[0]
+        steps, contention = self.steps(desired)[0], self.contention(concern)
         if not node_state.visible(steps):
             self.told.pop(concern, None)
             self.failed.pop(concern, None)
-            self.records.set("alarm", 0, kind=concern)
+            self.records.set("alarm", int(contention.look()), kind=concern)
             return
         if held:
             self.tell(concern, "seen", steps, "during maintenance")
             return
-        if self.pace.wait(now()):
-            self.records.set("alarm", 1, kind=concern)
+        if contention.wait():
             return
         try:
             with applied.lock(0.0):
@@ -258,8 +261,8 @@ class NodeGuard:
                 done.append(step._replace(after={**step.after, "guard": chosen}))
             except node_edge.Failed as error:
                 failed.append((step, str(error)))
-        if done or failed:
-            self.pace.note(now())
+        if done:
+            self.contention(concern).note()
         self.put_back = {step.data["path"] for step in done if "path" in step.data}
         for step in done:
             self.records.add("node", "corrected", f"{step.resource} ({concern})", [_pairs(step.before)], [_pairs(step.after)])
@@ -270,7 +273,12 @@ class NodeGuard:
                 self.records.add("node", "failed", f"{step.resource} ({concern}): {error[:300]}", [_pairs(step.before)], [_pairs(step.after)])
         if left:
             self.tell(concern, "seen", left, "left as it is")
-        self.records.set("alarm", int(bool(failed or left)), kind=concern)
+        self.records.set("alarm", int(bool(failed or left or self.contention(concern).look())), kind=concern)
+
+    def contention(self, concern):
+        """That over one concern: whoever undoes it keeps the guard from no other."""
+        return self.contentions.setdefault(concern, Contention(self.records, "node", f"what was applied as {concern}",
+                                                               guard.Pace(burst=10, seconds=160.0, interval=10.0)))
 
     def reload(self, concern, reloads):
         """Let units read again what was put back: ``{path: [names of the unit, of which one is this node's]}``. A reload stops nothing."""

@@ -188,8 +188,12 @@ class Campaign:
 
     def distrusts(self):
         """Whether the guard complains about what was confirmed."""
+        return self.alarm("state")
+
+    def alarm(self, kind):
+        """Whether the guard's metrics have an alarm of a kind."""
         text = self.node.path("var/lib/vllm-guard-firewall/vllm_guard_firewall.prom").read_text()
-        return 'vllm_guard_alarm{duty="firewall",kind="state"} 1' in text
+        return f'vllm_guard_alarm{{duty="firewall",kind="{kind}"}} 1' in text
 
     @staticmethod
     def day(jump):
@@ -341,7 +345,7 @@ class Campaign:
             self.complain(f"the rollouts did not behave: {done.stdout[-1500:]}")
         wait_for(lambda: in_network(self.node, loaded) == self.wanted(), PATIENCE)
         records = [one for one in self.history()[seen:] if one["kind"] in ("ruleset", "state")]
-        drift = [one for one in records if one["outcome"] != "intended"]
+        drift = [one for one in records if one["outcome"] not in ("intended", "ended")]
         if drift:
             self.complain(f"intended changes were called drift: {json.dumps(drift)[:1500]}")
         intended = sum(one.get("count", 1) for one in records if one["outcome"] == "intended")
@@ -354,11 +358,6 @@ class Campaign:
         sender = in_network(self.node, lambda: netlink.NetlinkSocket(netlink.NETLINK_NETFILTER))
         witness, wanted, process = Witness(self.node), self.wanted(), self.running()
         tick = os.sysconf("SC_CLK_TCK")
-
-        def usage():
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-
         state = {"sent": 0, "stop": False}
 
         def send():
@@ -372,10 +371,10 @@ class Campaign:
         thread = threading.Thread(target=send, daemon=True)
         thread.start()
         begun, quiet = time.monotonic(), []
-        (before, _children), memory = usage()
+        (before, _children), memory = self.usage(process)
         while time.monotonic() < begun + self.options.flood / 2:  # first the flood alone
             time.sleep(0.2)
-        (after, _children), _memory = usage()
+        (after, _children), _memory = self.usage(process)
         quiet = (after - before) / tick / (time.monotonic() - begun)
         injected = lost = 0
         while time.monotonic() < begun + self.options.flood:
@@ -385,7 +384,7 @@ class Campaign:
                 lost += 1
                 self.complain(f"correction lost in the flood ({name})")
             time.sleep(0.5)
-        _times, grown = usage()
+        _times, grown = self.usage(process)
         state["stop"] = True
         thread.join()
         sender.close()
@@ -412,6 +411,44 @@ class Campaign:
             self.complain("not restored after the guard was killed")
             return
         print(f"killed, and the table deleted: restored after {took:.2f} s", flush=True)
+
+    def contended(self):
+        """A program that removes the rules without end: the guard goes on at its pace, says so once, and once that it is over when that program is gone."""
+        seen, wanted, process = len(self.history()), self.wanted(), self.running()
+        self.node.run("systemd-run", "--quiet", "--unit=contender", "sh", "-c", f"while :; do nft delete table {TABLE}; sleep 0.02; done")
+        if not self.recorded(seen, outcome="^failed$", what="keeps changing the table") or not wait_for(lambda: self.alarm("ruleset"), PATIENCE, 0.1):
+            self.complain(f"nothing says that the rules are removed again and again: {self.history()[seen:]}")
+        begun, before, used = time.monotonic(), self.corrected(seen), sum(self.usage(process)[0])
+        if not wait_for(lambda: self.corrected(seen) >= before + 4, PATIENCE, 0.1):
+            self.complain("the guard gave up where the rules are removed again and again")
+        seconds = time.monotonic() - begun
+        share = (sum(self.usage(process)[0]) - used) / os.sysconf("SC_CLK_TCK") / seconds
+        if self.corrected(seen) - before > seconds + 2:
+            self.complain(f"{self.corrected(seen) - before} corrections in {seconds:.0f} s, more than one a second")
+        self.node.run("systemctl", "stop", "contender.service")
+        if not wait_for(lambda: in_network(self.node, loaded) == wanted, PATIENCE, 0.02):
+            self.complain("the rules did not come back when nothing removed them any more")
+        back = time.monotonic()
+        if not self.recorded(seen, outcome="^ended$", what="nothing keeps changing") or not wait_for(lambda: not self.alarm("ruleset"), PATIENCE, 0.1):
+            self.complain(f"nothing says that the rules are removed no longer: {self.history()[seen:]}")
+        quiet = time.monotonic() - back
+        said = sum(one.get("count", 1) for one in self.history()[seen:] if "keeps changing" in one["what"])
+        if said != 2:
+            self.complain(f"said {said} times, not once each, that the rules were removed again and again and are no longer")
+        if self.witness().restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"])) is None:
+            self.complain("not restored after the rules had been removed again and again")
+        print(f"rules removed without end: {self.corrected(seen) - 1} corrections, {share:.1%} of a core once a second; over {quiet:.0f} s after the last",
+              flush=True)
+
+    def corrected(self, since):
+        """How many corrections were recorded after `since` records."""
+        return sum(one.get("count", 1) for one in self.history()[since:] if (one["kind"], one["outcome"]) == ("ruleset", "corrected"))
+
+    @staticmethod
+    def usage(process):
+        """``((processor time of its own, of its children), bytes of memory)`` of a process, in ticks."""
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
 
     def tampered(self):
         """A forged, truncated or missing desired state is refused and said; the rules stay, and where nothing can be trusted the node is closed."""
@@ -555,7 +592,7 @@ def element(number):
     return [(0x10, 0, edge), (kind, flags, body), (0x11, 0, edge)]
 
 
-PARTS = ("injections", "rollouts", "parameters", "clock", "strays", "maintained", "tampered", "surface", "killed", "flood", "signed")
+PARTS = ("injections", "rollouts", "parameters", "clock", "strays", "maintained", "tampered", "surface", "killed", "contended", "flood", "signed")
 
 
 def main():

@@ -98,8 +98,21 @@ def test_the_pace_is_free_then_bounded_then_free_again():
     assert pace.alarm(0.3)
     assert pace.wait(0.3) == pytest.approx(0.9)
     assert pace.wait(1.3) == 0.0
-    assert not pace.alarm(20.0)
-    assert pace.wait(20.0) == 0.0
+    assert pace.rest(1.3) == pytest.approx(8.9)
+    assert pace.alarm(10.1)
+    assert not pace.alarm(10.3)
+    pace.note(11.0)
+    assert not pace.alarm(11.0)
+    assert pace.wait(11.0) == 0.0
+    assert pace.rest(11.0) is None
+
+
+def test_the_alarm_lasts_as_long_as_corrections_go_on():
+    pace, now = guard.Pace(), 0.0
+    for _number in range(200):
+        pace.note(now)
+        now += 0.1 if not pace.alarm(now) else 1.9  # a slow machine
+    assert pace.alarm(now)
 
 
 def message(kind, body):

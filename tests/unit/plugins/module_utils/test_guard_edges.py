@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -22,6 +24,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils import (
     guard_node,
     guard_records,
     nft_ruleset,
+    node_edge,
     node_state,
     sealing,
     units,
@@ -88,6 +91,27 @@ def test_a_table_that_never_holds_still_is_replaced(firewall, clock):
     firewall.table = lambda: (REFUSING, "wanted")
     assert firewall.check() is None
     assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 0
+
+
+def test_that_somebody_keeps_undoing_is_said_once_and_so_is_its_end(firewall, clock):
+    tables = {"foreign": (None, ""), "good": (REFUSING, "wanted")}
+    for _number in range(300):  # between two corrections the table is in order for a moment
+        firewall.table = lambda: tables["foreign"]
+        delay = firewall.check()
+        clock[0] += delay or 0.05
+        firewall.table = lambda: tables["good"]
+        firewall.check()
+    assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 1
+    assert len(firewall.loaded) == 30 + (300 - 30) / 2  # every other look is one at which it waits
+    delay = firewall.check()
+    assert 8 < delay <= 10
+    clock[0] += delay
+    assert firewall.check() is None
+    assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 0
+    assert [(one["outcome"], one["what"]) for one in history(firewall) if one["outcome"] != "corrected"] == [
+        ("failed", "something keeps changing the table; corrections are made every 1 s"), ("ended", "nothing keeps changing the table any more")]
+    firewall.table = lambda: tables["foreign"]
+    assert firewall.check() == 0.0
 
 
 def test_notices_without_end_keep_the_guard_from_nothing():
@@ -267,6 +291,52 @@ def test_an_alarm_ends_with_what_it_was_about(node, monkeypatch):
     monkeypatch.setattr(node, "steps", lambda desired: ([], {}))
     node.look_after("vllm_serve", {}, False)
     assert node.records.values["alarm", (("kind", "vllm_serve"),)] == 0
+
+
+def test_who_keeps_undoing_one_concern_keeps_the_guard_from_no_other(node, clock, monkeypatch):
+    corrected, steps = [], [node_state.Step("file /x", "change", {"mode": "0666"}, {"mode": "0644"}, None, "ownership", {"path": "/x"})]
+    monkeypatch.setattr(guard_node, "now", lambda: clock[0])
+    monkeypatch.setattr(node, "steps", lambda desired: (steps, {"units": {}}))
+    monkeypatch.setattr(guard_node.node_edge.Node, "carry_out", lambda self, step: corrected.append(step))
+    monkeypatch.setattr(applied, "lock", lambda *_arguments: contextlib.nullcontext())
+    monkeypatch.setattr(applied, "concerns", lambda: ([], []))
+    monkeypatch.setattr(node.applied, "look", lambda: {"vllm_network": {}, "vllm_serve": {}})
+    for _number in range(20):
+        node.look_after("vllm_network", {}, False)
+        clock[0] += 1.0
+    assert len(corrected) == 11  # ten at once, one more after ten seconds
+    node.look_after("vllm_serve", {}, False)
+    assert len(corrected) == 12
+    assert [node.records.values["alarm", (("kind", concern),)] for concern in ("vllm_network", "vllm_serve")] == [1, 0]
+    clock[0] += 100.0
+    steps.clear()
+    node.look_after("vllm_network", {}, False)
+    assert node.records.values["alarm", (("kind", "vllm_network"),)] == 0
+    node.records.flush()
+    assert [(one["outcome"], one["what"]) for one in history(node) if one["outcome"] != "corrected"] == [
+        ("failed", "something keeps changing what was applied as vllm_network; corrections are made every 10 s"),
+        ("ended", "nothing keeps changing what was applied as vllm_network any more")]
+
+
+def test_who_keeps_undoing_one_parameter_keeps_the_guard_from_no_other(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(node_edge, "SYSCTL_ROOT", str(tmp_path))
+    monkeypatch.setattr(guard_node, "Window", lambda records: mock.Mock(look=lambda: False))
+    monkeypatch.setattr(applied, "lock", lambda *_arguments, **_options: contextlib.nullcontext())
+    parameters = guard_node.Parameters(guard_records.Records(str(tmp_path), "firewall"))
+    monkeypatch.setattr(parameters.applied, "look", lambda: {"vllm_network": {"sysctls": {"values": {"a": "1", "b": "1", "c": "1"}}}})
+    for number in range(40):
+        for key in "ab" if number < 39 else "abc":
+            (tmp_path / key).write_text("0")
+        parameters.look()
+        assert [(tmp_path / key).read_text() for key in ("ab" if number < 39 else "abc")] == ["1\n"] * (2 if number < 39 else 3)
+        clock[0] += guard_firewall.REST_SECONDS
+    assert parameters.records.values["alarm", (("kind", "parameter"),)] == 1
+    clock[0] += 20.0
+    parameters.look()
+    assert parameters.records.values["alarm", (("kind", "parameter"),)] == 0
+    assert [(one["outcome"], one["what"]) for one in history(parameters) if one["outcome"] != "corrected"] == [
+        ("failed", "something keeps changing kernel parameters; corrections are made every 2 s"),
+        ("ended", "nothing keeps changing kernel parameters any more")]
 
 
 # -- records and maintenance -------------------------------------------------------------------------------------------
