@@ -362,7 +362,7 @@ class FirewallGuard:
             state = "rules of the table were changed" if before or now_there else "what is beside the rules of the table was changed"
         took = ended - self.began
         self.records.add("ruleset", "corrected", f"{state}; {what} are loaded", before, now_there if table is not None else [f"{len(words)} lines"],
-                         by=self.by, began=round(self.began, 3), seconds=round(took, 4))
+                         often=self.contention.told, by=self.by, began=round(self.began, 3), seconds=round(took, 4))
         self.records.set("last_correction_seconds", round(took, 4))
         if self.contention.look():
             self.records.set("alarm", 1, kind="ruleset")

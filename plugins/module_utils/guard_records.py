@@ -14,6 +14,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.confirmed
 HISTORY_BYTES = 1 << 20
 HISTORY_FILES = 4
 SAME_SECONDS = 1.0  # records of the same thing within this time become one with a count
+OFTEN_SECONDS = 60.0  # and of a thing that goes on and on, so that it does not push out of the history how it began
 
 
 class Records:
@@ -22,25 +23,28 @@ class Records:
     def __init__(self, directory, duty):
         self.directory, self.duty = directory, duty
         self.history = os.path.join(directory, "history.jsonl")
-        self.values, self.waiting, self.dirty, self.written = {}, None, True, 0.0
+        self.values, self.waiting, self.patience, self.dirty, self.written = {}, None, SAME_SECONDS, True, 0.0
 
-    def add(self, kind, outcome, what, before=(), after=(), **more):
-        """Record an event. `outcome` is one of seen, corrected, failed, intended, refused, ended."""
+    def add(self, kind, outcome, what, before=(), after=(), often=False, **more):
+        """Record an event. `outcome` is one of seen, corrected, failed, intended, refused, ended.
+
+        `often`: whether it goes on and on; of these, one a minute says what was there before and after, and how many there were.
+        """
         record = {"at": utc(), "boot_seconds": round(now(), 3), "kind": kind, "outcome": outcome, "what": what, "before": list(before),
                   "after": list(after), **{key: value for key, value in more.items() if value is not None}}
         self.count("events_total", 1, kind=kind, outcome=outcome)
-        last = self.waiting
-        if last and all(last.get(key) == record.get(key) for key in ("kind", "outcome", "what", "before", "after")):
+        last, compared = self.waiting, ("kind", "outcome", "what") if often else ("kind", "outcome", "what", "before", "after")
+        if last and all(last.get(key) == record.get(key) for key in compared):
             last["count"] = last.get("count", 1) + 1
             last["last_at"] = record["at"]
             return
         self.flush()
-        self.waiting = record
+        self.waiting, self.patience = record, OFTEN_SECONDS if often else SAME_SECONDS
 
     def flush(self, force=True):
         """Write the record that waits for more of its kind."""
         record = self.waiting
-        if record is None or (not force and now() - record["boot_seconds"] < SAME_SECONDS):
+        if record is None or (not force and now() - record["boot_seconds"] < self.patience):
             return
         self.waiting = None
         say(guard.sentence(record))

@@ -43,6 +43,7 @@ PROGRAM = "/usr/local/lib/vllm-guard"
 MODULES = "ansible_collections/vllm_mindspore/hardening/plugins/module_utils"
 MEDIAN, WORST, CPU = 0.3, 2.0, 0.02
 PATIENCE = 60.0
+SPACING = 1.4  # seconds between damages, below the pace at which the guard alarms
 PORT, RATE = 9999, 2000
 INJECTIONS = {
     "flushed": "nft flush ruleset",
@@ -188,12 +189,14 @@ class Campaign:
 
     def distrusts(self):
         """Whether the guard complains about what was confirmed."""
-        return self.alarm("state")
+        return self.metric("alarm", kind="state") == 1
 
-    def alarm(self, kind):
-        """Whether the guard's metrics have an alarm of a kind."""
+    def metric(self, name, **labels):
+        """A value of the guard's metrics, 0 where it has none."""
+        pairs = ",".join(f'{key}="{value}"' for key, value in {"duty": "firewall", **labels}.items())
         text = self.node.path("var/lib/vllm-guard-firewall/vllm_guard_firewall.prom").read_text()
-        return f'vllm_guard_alarm{{duty="firewall",kind="{kind}"}} 1' in text
+        found = re.search(rf"^vllm_guard_{name}\{{{re.escape(pairs)}\}} (.*)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     @staticmethod
     def day(jump):
@@ -289,7 +292,7 @@ class Campaign:
         intruder = Intruder(self.node, self.outsider, f"{self.options.block}.1.11")
         times, through = [], {}
         for number, name in enumerate(names):
-            where = f"injection {number} ({name})"
+            where, begun = f"injection {number} ({name})", time.monotonic()
             if name not in ("flushed", "restarted"):
                 self.node.run("nft", "-f", "-", data=f"table ip site\ndelete table ip site\n{foreign}\n")
             seen, got = len(self.history()), intruder.got
@@ -311,7 +314,7 @@ class Campaign:
                 self.complain(f"{where}: not the rules of before")
             if name not in ("flushed", "restarted") and "table ip site" not in self.node.run("nft", "list", "tables"):
                 self.complain(f"{where}: the table of the site is gone")
-            wait_for(lambda: in_network(self.node, loaded) != wanted, 0.35, 0.05)  # below the pace at which the guard alarms
+            wait_for(lambda: in_network(self.node, loaded) != wanted, begun + SPACING - time.monotonic(), 0.05)
         intruder.end()
         self.node.run("nft", "delete", "table", "ip", "site", check=False)
         if not times:
@@ -416,33 +419,34 @@ class Campaign:
         """A program that removes the rules without end: the guard goes on at its pace, says so once, and once that it is over when that program is gone."""
         seen, wanted, process = len(self.history()), self.wanted(), self.running()
         self.node.run("systemd-run", "--quiet", "--unit=contender", "sh", "-c", f"while :; do nft delete table {TABLE}; sleep 0.02; done")
-        if not self.recorded(seen, outcome="^failed$", what="keeps changing the table") or not wait_for(lambda: self.alarm("ruleset"), PATIENCE, 0.1):
+        if not wait_for(lambda: self.metric("alarm", kind="ruleset"), PATIENCE, 0.1):
             self.complain(f"nothing says that the rules are removed again and again: {self.history()[seen:]}")
-        begun, before, used = time.monotonic(), self.corrected(seen), sum(self.usage(process)[0])
-        if not wait_for(lambda: self.corrected(seen) >= before + 4, PATIENCE, 0.1):
+        begun, before, used = time.monotonic(), self.corrections(), sum(self.usage(process)[0])
+        if not wait_for(lambda: self.corrections() >= before + 4, PATIENCE, 0.1):
             self.complain("the guard gave up where the rules are removed again and again")
-        seconds = time.monotonic() - begun
+        made, seconds = self.corrections() - before, time.monotonic() - begun
         share = (sum(self.usage(process)[0]) - used) / os.sysconf("SC_CLK_TCK") / seconds
-        if self.corrected(seen) - before > seconds + 2:
-            self.complain(f"{self.corrected(seen) - before} corrections in {seconds:.0f} s, more than one a second")
+        if made > seconds + 2:
+            self.complain(f"{made:.0f} corrections in {seconds:.1f} s, more than one a second")
         self.node.run("systemctl", "stop", "contender.service")
         if not wait_for(lambda: in_network(self.node, loaded) == wanted, PATIENCE, 0.02):
             self.complain("the rules did not come back when nothing removed them any more")
         back = time.monotonic()
-        if not self.recorded(seen, outcome="^ended$", what="nothing keeps changing") or not wait_for(lambda: not self.alarm("ruleset"), PATIENCE, 0.1):
+        if not self.recorded(seen, outcome="^ended$", what="nothing keeps changing") or not wait_for(
+                lambda: not self.metric("alarm", kind="ruleset"), PATIENCE, 0.1):
             self.complain(f"nothing says that the rules are removed no longer: {self.history()[seen:]}")
-        quiet = time.monotonic() - back
-        said = sum(one.get("count", 1) for one in self.history()[seen:] if "keeps changing" in one["what"])
-        if said != 2:
-            self.complain(f"said {said} times, not once each, that the rules were removed again and again and are no longer")
+        over, records = time.monotonic() - back, self.history()[seen:]
+        said = [(one["outcome"], one.get("count", 1)) for one in records if "keeps changing" in one["what"]]
+        if said != [("failed", 1), ("ended", 1)]:
+            self.complain(f"not said once each that the rules were removed again and again, and that it is over: {said}")
         if self.witness().restored(wanted, lambda: self.node.run("sh", "-c", INJECTIONS["deleted"])) is None:
             self.complain("not restored after the rules had been removed again and again")
-        print(f"rules removed without end: {self.corrected(seen) - 1} corrections, {share:.1%} of a core once a second; over {quiet:.0f} s after the last",
-              flush=True)
+        print(f"rules removed without end: {made:.0f} corrections in {seconds:.1f} s with {share:.1%} of a core, {len(records)} records in all; over after "
+              f"{over:.0f} s", flush=True)
 
-    def corrected(self, since):
-        """How many corrections were recorded after `since` records."""
-        return sum(one.get("count", 1) for one in self.history()[since:] if (one["kind"], one["outcome"]) == ("ruleset", "corrected"))
+    def corrections(self):
+        """How many corrections of the filter the guard's metrics have."""
+        return self.metric("events_total", kind="ruleset", outcome="corrected")
 
     @staticmethod
     def usage(process):

@@ -108,8 +108,10 @@ def test_that_somebody_keeps_undoing_is_said_once_and_so_is_its_end(firewall, cl
     clock[0] += delay
     assert firewall.check() is None
     assert firewall.records.values["alarm", (("kind", "ruleset"),)] == 0
-    assert [(one["outcome"], one["what"]) for one in history(firewall) if one["outcome"] != "corrected"] == [
+    records = history(firewall)
+    assert [(one["outcome"], one["what"]) for one in records if one["outcome"] != "corrected"] == [
         ("failed", "something keeps changing the table; corrections are made every 1 s"), ("ended", "nothing keeps changing the table any more")]
+    assert sum(one.get("count", 1) for one in records if one["outcome"] == "corrected") == len(firewall.loaded)
     firewall.table = lambda: tables["foreign"]
     assert firewall.check() == 0.0
 
@@ -340,6 +342,23 @@ def test_who_keeps_undoing_one_parameter_keeps_the_guard_from_no_other(tmp_path,
 
 
 # -- records and maintenance -------------------------------------------------------------------------------------------
+
+
+def test_what_goes_on_and_on_is_one_record_a_minute(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(guard_records, "now", lambda: clock[0])
+    records = guard_records.Records(str(tmp_path), "firewall")
+    for number in range(120):
+        records.add("ruleset", "corrected", "changed", [f"{number} rules"], often=True)
+        records.flush(force=False)
+        clock[0] += 1.0
+    records.add("ruleset", "ended", "over")
+    clock[0] += guard_records.SAME_SECONDS
+    records.flush(force=False)
+    with open(records.history, encoding="utf-8") as stream:
+        found = [json.loads(line) for line in stream]
+    assert [(one["what"], one["before"], one.get("count", 1)) for one in found] == [
+        ("changed", ["0 rules"], 61), ("changed", ["61 rules"], 59), ("over", [], 1)]
+    assert records.values["events_total", (("kind", "ruleset"), ("outcome", "corrected"))] == 120
 
 
 def test_the_history_is_four_files(tmp_path, monkeypatch):
