@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.guard_records import rotate
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils import drift
 from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.audit_run import plain
-from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import ReportError, read_history
+from ansible_collections.vllm_mindspore.hardening.plugins.plugin_utils.report_files import ReportError, append, locked, read_history
 
 
 class ActionModule(ActionBase):
@@ -60,11 +60,12 @@ class ActionModule(ActionBase):
                 raise AnsibleActionFail(str(error)) from None
             last_good = good[-1] if good else None
         result.update(roles=roles, last_good=last_good, seen=utc())
-        for host in sorted({finding["host"] for finding in findings if finding["status"] == "fail"}):
-            self.record(arguments["directory"], {
-                "host": host, "event": "seen", "began_after": last_good, "seen": result["seen"], "roles": roles.get(host, []),
-                "findings": [{key: one[key] for key in ("control", "observed", "expected") if key in one} for one in findings
-                             if one["host"] == host and one["status"] == "fail"]})
+        failed = {}
+        for finding in findings:
+            if finding["status"] == "fail":
+                failed.setdefault(finding["host"], []).append({key: finding[key] for key in ("control", "observed", "expected") if key in finding})
+        note(arguments["directory"], [{"host": host, "event": "seen", "began_after": last_good, "seen": result["seen"], "roles": roles.get(host, []),
+                                       "findings": found} for host, found in sorted(failed.items())], begin=True)
         display = Display()
         if any(finding["status"] == "fail" for finding in findings):
             display.display(f"\nDRIFT  seen {result['seen']}, began after the last compliant audit ({last_good or 'none is known'})")
@@ -82,22 +83,10 @@ class ActionModule(ActionBase):
         result.update(explained=explained)
         if explained:
             decision = plain(task_vars.get("__vllm_drift_decision") or {})
-            self.record(arguments["directory"], {
+            note(arguments["directory"], [{
                 "host": host, "event": "corrected" if arguments["mode"] == "correct" else "reported", "began_after": decision.get("last_good"),
-                "seen": decision.get("seen"), "corrected": utc() if arguments["mode"] == "correct" else None, "explained": explained})
+                "seen": decision.get("seen"), "corrected": utc() if arguments["mode"] == "correct" else None, "explained": explained}])
         return result
-
-    @staticmethod
-    def record(directory, record):
-        """Keep what happened, beside the reports."""
-        if not directory:
-            return
-        try:
-            os.makedirs(directory, mode=0o750, exist_ok=True)
-            with open(os.path.join(directory, drift.HISTORY), "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record, sort_keys=True) + "\n")
-        except OSError as error:
-            raise AnsibleActionFail(f"{error.filename}: {error.strerror}; name another vllm_audit_directory") from None
 
     def hold(self, arguments, task_vars, result):
         """Fail where a role, asked again, would change something again."""
@@ -108,6 +97,22 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"the correction does not hold on {host}: {again[0]['role']} would change again: {'; '.join(again[0]['lines'][:3])}. "
                                     "No further host is touched; find what changes it on the node and stop that.")
         return result
+
+
+def note(directory, records, begin=False):
+    """Keep what happened on hosts, beside the reports. begin: whether a run begins with it, and may begin another file. Hosts are explained side by side."""
+    if not directory or not records:
+        return
+    path = os.path.join(directory, drift.HISTORY)
+    try:
+        with locked(directory):
+            if begin:
+                rotate(path, drift.HISTORY_BYTES, drift.HISTORY_FILES)
+            append(path, records)
+    except ReportError as error:
+        raise AnsibleActionFail(str(error)) from None
+    except OSError as error:
+        raise AnsibleActionFail(f"{error.filename or path}: {error.strerror}; make room or name another vllm_audit_directory") from None
 
 
 def utc():

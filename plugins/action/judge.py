@@ -126,23 +126,37 @@ class ActionModule(ActionBase):
     @staticmethod
     def followed(arguments, document, seen, previous):
         """The history of deviations after this audit."""
-        explained = [record for record in drift_records(arguments["directory"]) if previous and record["seen"] >= previous]
+        explained = drift_records(arguments["directory"], previous, Display().warning) if previous else []
         guards = {host: (observation or {}).get("guard") for host, observation in seen.items()}
         return deviations.follow(read_deviations(arguments["directory"], Display().warning), document["findings"], guards, document["generated"], previous,
                                  arguments["before"] is not None, explained)
 
 
-def drift_records(directory):
-    """What drift correction noted in this directory: [{host, seen, explained: [{lines}]}]; what is no note is left out. Raises ReportError."""
-    found = []
-    for line in lines_of(os.path.join(directory, drift.HISTORY))[-DEVIATIONS_SHOWN:]:
-        try:
-            record = json.loads(line)
-            found.append({"host": str(record["host"]), "seen": str(record.get("seen") or ""),
-                          "explained": [{"lines": [str(line) for line in one["lines"]]} for one in record.get("explained") or ()]})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue
+def drift_records(directory, since, warn=None):
+    """What drift correction explained in this directory since a time: [{host, seen, explained: [{lines}]}], the oldest first.
+
+    What is no note is left out, and told to `warn`. Raises ReportError.
+    """
+    found, path = [], os.path.join(directory, drift.HISTORY)
+    for older in ["", *(f".{number}" for number in range(1, drift.HISTORY_FILES))]:
+        lines = lines_of(f"{path}{older}")
+        records = [record for record in map(drift_record, lines) if record]
+        if warn and len(records) < len(lines):
+            warn(f"{path}{older}: {len(lines) - len(records)} of {len(lines)} lines are no notes of drift correction and are left out")
+        found = [record for record in records if record["explained"] and record["seen"] >= since] + found
+        if not lines or (records and records[0]["seen"] < since):
+            break
     return found
+
+
+def drift_record(line):
+    """One note of drift correction, None where it is none."""
+    try:
+        record = json.loads(line)
+        return {"host": str(record["host"]), "seen": str(record.get("seen") or ""),
+                "explained": [{"lines": [str(line) for line in one["lines"]]} for one in record.get("explained") or ()]}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def changes(before, after):

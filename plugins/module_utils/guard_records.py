@@ -49,12 +49,7 @@ class Records:
         self.waiting = None
         say(guard.sentence(record))
         try:
-            if os.path.exists(self.history) and os.path.getsize(self.history) > HISTORY_BYTES:
-                for number in range(HISTORY_FILES - 2, 0, -1):
-                    older = f"{self.history}.{number}"
-                    if os.path.exists(older):
-                        os.replace(older, f"{self.history}.{number + 1}")
-                os.replace(self.history, f"{self.history}.1")
+            rotate(self.history, HISTORY_BYTES, HISTORY_FILES)
             with open(self.history, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record, sort_keys=True) + "\n")
         except OSError as error:
@@ -86,6 +81,18 @@ class Records:
             os.replace(path + ".new", path)
         except OSError as error:
             say(f"the metrics cannot be written: {error}")
+
+
+def rotate(path, size, files):
+    """Begin a new file where the one of `path` has more than `size` bytes. Of `files` files, with it, the earlier ones are PATH.1, PATH.2, ...; what is older
+    is dropped. Raises OSError."""
+    if not os.path.exists(path) or os.path.getsize(path) <= size:
+        return
+    for number in range(files - 2, 0, -1):
+        older = f"{path}.{number}"
+        if os.path.exists(older):
+            os.replace(older, f"{path}.{number + 1}")
+    os.replace(path, f"{path}.1")
 
 
 def say(text):

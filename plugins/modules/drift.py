@@ -43,7 +43,9 @@ options:
     elements: str
     default: []
   directory:
-    description: The directory of the reports, in which C(drift.jsonl) keeps when each deviation began, was seen and was corrected.
+    description:
+      - The directory of the reports, in which C(drift.jsonl) keeps when each deviation began, was seen and was corrected.
+      - With O(step=decide) another file is begun where it has more than 16 MiB; three earlier ones are kept as C(drift.jsonl.1) to C(drift.jsonl.3).
     type: path
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes

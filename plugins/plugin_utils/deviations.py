@@ -28,6 +28,9 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
     """
     history = [dict(one) for one in known]
     status = {(finding["host"], finding["control"]): finding for finding in findings}
+    told = {}
+    for record in explained:
+        told.setdefault(record.get("host"), []).append(record)
     still = {(one["host"], one["control"]) for one in history if one["control"] and not one["corrected"]}
     for one in history:
         finding = status.get((one["host"], one["control"]))
@@ -35,7 +38,7 @@ def follow(known, findings, guards, when, previous=None, within_run=False, expla
             if finding["status"] == "waived":
                 one["waived"] = True
                 continue
-            one.update(corrected=when, by=RUN if within_run else OTHERS, explained=[*one["explained"], *lines_of(one["host"], explained)][:20])
+            one.update(corrected=when, by=RUN if within_run else OTHERS, explained=[*one["explained"], *lines_of(told.get(one["host"], ()))][:20])
     for (host, control), finding in sorted(status.items()):
         if finding["status"] == "fail" and (host, control) not in still:
             history.append({"host": host, "control": control, "what": clip(finding["observed"]), "began_after": previous, "began": None,
@@ -91,9 +94,9 @@ def narrow(judged, one):
 KINDS = {"foreign": ("NET-01", "NET-02", "NET-03"), "listener": ("SOC-02",), "ruleset": ("FW-01", "NET-01", "NET-02", "NET-03")}
 
 
-def lines_of(host, explained):
+def lines_of(records):
     """The lines of what was explained about a host."""
-    return [line for record in explained if record.get("host") == host for one in record.get("explained", ()) for line in one["lines"]]
+    return [line for record in records for one in record.get("explained", ()) for line in one["lines"]]
 
 
 def normal(when):

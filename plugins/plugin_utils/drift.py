@@ -23,6 +23,8 @@ OPTIONAL = {"vllm_gateway": "vllm_cluster_gateway", "vllm_access": "vllm_access_
 WITHOUT = ("absent", "unmanaged")
 MODES = ("correct", "report")
 HISTORY = "drift.jsonl"  # beside the reports
+# A run notes all of itself in one file, however long that becomes: the audit that ends it reads what it explained.
+HISTORY_BYTES, HISTORY_FILES = 16 << 20, 4
 LINES = 40
 CHANGED_LINES = 8  # of one file
 FILE = re.compile(r"[-+~] (file|directory)\b")

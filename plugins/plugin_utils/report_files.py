@@ -143,6 +143,24 @@ def write_data(path, blocks):
     return sha256.hexdigest()
 
 
+def append(path, records):
+    """Add records to a file of JSON lines: all of them or none. What an earlier writer left half written stays, as a line of its own. Raises OSError."""
+    data = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records).encode()
+    with open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600), "r+b", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size:
+            stream.seek(size - 1)
+            data = data if stream.read(1) == b"\n" else b"\n" + data
+        try:
+            while data:
+                data = data[stream.write(data):]
+            os.fsync(stream.fileno())
+        except OSError as error:
+            stream.truncate(size)
+            error.filename = path
+            raise
+
+
 def digest(path):
     """The SHA-256 of a file as hexadecimal text, None where there is none. Raises OSError."""
     try:

@@ -100,9 +100,11 @@ def test_what_guards_saw_and_left_stays_bounded():
 def test_nonsense_in_the_notes_of_drift_correction_stops_no_audit(tmp_path, line):
     good = {"host": "npu01", "seen": T1, "explained": [{"role": "vllm_firewall", "lines": ["- x"]}]}
     (tmp_path / drift.HISTORY).write_bytes(line + b"\n" + json.dumps(good).encode() + b"\n")
-    found = drift_records(str(tmp_path))
+    told = []
+    found = drift_records(str(tmp_path), T1, told.append)
     assert found == [{"host": "npu01", "seen": T1, "explained": [{"lines": ["- x"]}]}]
-    assert deviations.lines_of("npu01", found) == ["- x"]
+    assert deviations.lines_of(found) == ["- x"]
+    assert len(told) == 1 and "1 of 2 lines are no notes" in told[0]
 
 
 @pytest.mark.parametrize("answer", [
