@@ -34,7 +34,7 @@ def prove(policy, listing=True):
         host = read_host()
     except HostUnreadable as error:
         unread = {"object": "addresses and routes", "reason": str(error)}
-    result = verify(snapshot, host, policy, legacy_obstacles() + program_obstacles(), _users(checked))
+    result = verify(snapshot, host, policy, legacy_obstacles() + program_obstacles(host), _users(checked))
     if unread:
         result["unknown"].append(unread)
         result["verdict"] = "unknown" if result["verdict"] == "ok" else result["verdict"]

@@ -4,7 +4,8 @@
 read_host() is the edge (rtnetlink and /proc/sys). Its answer is plain data that JSON can carry::
 
     {"interfaces": [{"index": 2, "name": "eth0", "loopback": False, "addresses": ["10.77.1.11/24", "fd00:77:1::11/64"],
-                     "carries": ["vlan5"]}],             # interfaces whose packets come by this one first
+                     "carries": ["vlan5"],               # interfaces whose packets come by this one first
+                     "xdp": False}],                     # whether an XDP program sees its packets first
      "routes": [{"family": "ip", "table": 254, "destination": "10.77.1.0/24", "type": 1, "interfaces": [2], "metric": 0}],
      "policy_routing": {"ip": False, "ip6": False},
      "forwarding": {"ip": ["eth0"], "ip6": []},           # interfaces whose packets are forwarded
@@ -26,6 +27,7 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink i
     DumpInterrupted,
     NetlinkError,
     NetlinkSocket,
+    attribute_map,
     attributes,
     string,
 )
@@ -43,7 +45,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.nft_field
 _GETLINK, _GETADDR, _GETROUTE, _GETRULE = 18, 22, 26, 34
 _AF_INET, _AF_INET6 = 2, 10
 _FAMILIES = {_AF_INET: "ip", _AF_INET6: "ip6"}
-_NAME, _LINK, _MASTER, _LINK_INFO, _LINK_ELSEWHERE = 3, 5, 10, 18, 37  # attributes of a link
+_NAME, _LINK, _MASTER, _LINK_INFO, _LINK_ELSEWHERE, _XDP = 3, 5, 10, 18, 37, 43  # attributes of a link
+_XDP_ATTACHED = 2
 _LOOPBACK_FLAG = 0x8
 _ATTEMPTS = 10
 _LOCAL_TABLE, _MAIN_TABLE, _DEFAULT_TABLE = _TABLES = 255, 254, 253
@@ -77,6 +80,7 @@ def _read(netlink):
         one = {"index": index, "name": "", "loopback": bool(flags & _LOOPBACK_FLAG), "addresses": [], "carries": []}
         found = dict(attributes(body, 16))
         one["name"] = string(found.get(_NAME, b""))
+        one["xdp"] = any(attribute_map(found.get(_XDP, b"")).get(_XDP_ATTACHED, b""))
         above += _stacked(index, found)
         interfaces.append(one)
         by_index[index] = one

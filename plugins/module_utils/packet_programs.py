@@ -2,7 +2,7 @@
 """What handles packets beside the rules of the packet filter: XDP, traffic control, BPF programs at netfilter's hooks, IPVS.
 
 XDP and traffic control's ingress see a packet before the first chain and its egress after the last one; what they do is not
-evaluated, so each is an obstacle for firewall_proof.verify(). Layouts and numbers: linux/if_link.h, linux/rtnetlink.h, linux/bpf.h.
+evaluated, so each is an obstacle for firewall_proof.verify(). Layouts and numbers: linux/rtnetlink.h, linux/bpf.h.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from ansible_collections.vllm_mindspore.hardening.plugins.module_utils.netlink i
     string,
 )
 
-_GETLINK, _GETQDISC, _GETTFILTER = 18, 38, 46
-_NAME, _XDP, _XDP_ATTACHED, _KIND = 3, 43, 2, 1
-_LINK_REQUEST, _TRAFFIC_REQUEST = struct.Struct("=BxHiII"), struct.Struct("=BxxxiIII")
+_GETQDISC, _GETTFILTER, _KIND = 38, 46, 1
+_REQUEST = struct.Struct("=BxxxiIII")
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _QDISCS = {"ingress": ("ingress",), "clsact": ("ingress", "egress")}
 _PARTS = {"ingress": ["input", "forward"], "egress": ["forward", "output"]}
@@ -35,21 +34,24 @@ _HOOKS = (("prerouting", ["input", "forward"]), ("input", ["input"]), ("forward"
 _SYSTEM_CALLS = {"x86_64": 321, "ppc64le": 361, "s390x": 351}
 _SYSTEM_CALL = 280  # of the architectures that share one table, aarch64 among them
 _ATTRIBUTE_BYTES = 128
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
 # What kernels say that do not know what is asked for, and of interfaces without programs or gone meanwhile.
 _NOTHING_THERE = (errno.EINVAL, errno.ENOENT, errno.ENODEV, errno.ENOSYS, errno.EOPNOTSUPP)
 
 _BEFORE = "what it does with packets is not evaluated: it may rewrite them, or lead them past the packet filter"
 
 
-def program_obstacles():
+def program_obstacles(host):
     """The programs and filters that handle packets of this network namespace, as obstacles for verify().
 
+    host: what read_host() gave, or None: then those at its interfaces cannot be told, and addresses and routes are unknown anyway.
     BPF programs at netfilter's hooks are told of all network namespaces, because the kernel does not tell which is theirs.
     What cannot be listed is an obstacle as well.
     """
     found = []
+    interfaces = host["interfaces"] if host else []
     for kind, read in (
-        ("XDP programs and traffic control", _devices), ("BPF programs at netfilter's hooks", _netfilter), ("IPVS", _virtual_servers),
+        ("programs of traffic control", lambda: _devices(interfaces)), ("BPF programs at netfilter's hooks", _netfilter), ("IPVS", _virtual_servers),
     ):
         try:
             found += read()
@@ -62,16 +64,10 @@ def _obstacle(name, reason, hooks, rewrites=True):
     return {"object": name, "reason": reason, "hooks": hooks, "rewrites": rewrites}
 
 
-def _devices():
-    found = []
+def _devices(interfaces):
+    names = {one["index"]: one["name"] for one in interfaces}
+    found = [_obstacle(f"XDP program on {one['name']}", _BEFORE, _PARTS["ingress"]) for one in interfaces if one.get("xdp")]
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
-        names = {}
-        for _kind, body in netlink.dump(_GETLINK, _LINK_REQUEST.pack(0, 0, 0, 0, 0)):
-            link = attribute_map(body, 16)
-            index = struct.unpack_from("=i", body, 4)[0]
-            names[index] = string(link.get(_NAME, b""))
-            if any(attribute_map(link.get(_XDP, b"")).get(_XDP_ATTACHED, b"")):
-                found.append(_obstacle(f"XDP program on {names[index]}", _BEFORE, _PARTS["ingress"]))
         for index, way in _filtered(netlink):
             found.append(_obstacle(f"traffic control filter on {names.get(index, index)} ({way})", _BEFORE, _PARTS[way]))
     for index, name in names.items():
@@ -84,13 +80,13 @@ def _devices():
 def _filtered(netlink):
     """``[(interface index, "ingress" or "egress"), ...]`` where traffic control has filters before or after the packet filter."""
     places = []
-    for _kind, body in netlink.dump(_GETQDISC, _TRAFFIC_REQUEST.pack(0, 0, 0, 0, 0)):
-        kind = string(attribute_map(body, _TRAFFIC_REQUEST.size).get(_KIND, b""))
+    for _kind, body in netlink.dump(_GETQDISC, _REQUEST.pack(0, 0, 0, 0, 0)):
+        kind = string(attribute_map(body, _REQUEST.size).get(_KIND, b""))
         places += [(struct.unpack_from("=i", body, 4)[0], way) for way in _QDISCS.get(kind, ())]
     found = []
     for index, way in places:
         try:
-            if list(netlink.dump(_GETTFILTER, _TRAFFIC_REQUEST.pack(0, index, 0, _PARENTS[way], 0))):
+            if list(netlink.dump(_GETTFILTER, _REQUEST.pack(0, index, 0, _PARENTS[way], 0))):
                 found.append((index, way))
         except NetlinkError as error:
             if error.errno not in _NOTHING_THERE:
@@ -123,9 +119,8 @@ def _virtual_servers(path="/proc/net/ip_vs"):
 
 def bpf(command, layout, *values):
     """bpf(2) -> (its result, the attributes as the kernel left them). Raises OSError."""
-    library = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(struct.pack(layout, *values), _ATTRIBUTE_BYTES)
-    result = library.syscall(_SYSTEM_CALLS.get(os.uname().machine, _SYSTEM_CALL), command, buffer, _ATTRIBUTE_BYTES)
+    result = _LIBRARY.syscall(_SYSTEM_CALLS.get(os.uname().machine, _SYSTEM_CALL), command, buffer, _ATTRIBUTE_BYTES)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -256,7 +256,7 @@ def test_without_addresses_and_routes_the_verdict_is_unknown(monkeypatch):
 
     monkeypatch.setattr(firewall_witness, "read_ruleset", lambda: {"generation": 1, "tables": [table({"input": []})]})
     monkeypatch.setattr(firewall_witness, "legacy_obstacles", list)
-    monkeypatch.setattr(firewall_witness, "program_obstacles", list)
+    monkeypatch.setattr(firewall_witness, "program_obstacles", lambda host: [])
     monkeypatch.setattr(firewall_witness, "read_host", lambda: HOST)
     assert firewall_witness.prove({**NOTHING, "forward": None})["verdict"] == "ok"
     monkeypatch.setattr(firewall_witness, "read_host", unreadable)

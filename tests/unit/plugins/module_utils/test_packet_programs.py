@@ -35,11 +35,11 @@ def test_virtual_services_are_an_obstacle(tmp_path, table, names):
 
 
 def test_what_cannot_be_listed_is_an_obstacle(monkeypatch):
-    def refused():
+    def refused(*_arguments):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     for name in ("_devices", "_netfilter", "_virtual_servers"):
         monkeypatch.setattr(packet_programs, name, refused)
-    found = packet_programs.program_obstacles()
+    found = packet_programs.program_obstacles({"interfaces": []})
     assert len(found) == 3
     assert all(one["rewrites"] and one["reason"] == "cannot be listed: Operation not permitted" for one in found)
